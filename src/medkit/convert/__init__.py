@@ -1,0 +1,3 @@
+"""Weights in and out of other libraries."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Volumes, readers, writers, datasets and samplers."""
+
+__all__: list[str] = []

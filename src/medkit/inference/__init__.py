@@ -1,0 +1,3 @@
+"""From a trained network to a prediction of a whole volume."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Pictures of volumes, predictions and training."""
+
+__all__: list[str] = []

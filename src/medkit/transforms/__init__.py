@@ -1,0 +1,3 @@
+"""Transforms of images, labels and their geometry."""
+
+__all__: list[str] = []
