@@ -1,0 +1,70 @@
+# Every target does its own set-up: a virtual environment in .venv with the pinned versions of
+# constraints.txt. `make demo` and `make test` are the two to know.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SHAPES := --jaxtyping-packages=medkit,beartype.beartype
+COVERAGE := --cov --cov-report=
+export OMP_NUM_THREADS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types imports spelling api docs bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+.venv/.pip:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("medkit needs Python 3.11 or newer; this is %s. Run: make PYTHON=python3.11 ..." % sys.version.split()[0])'
+	@echo "Setting up .venv"
+	@$(PYTHON) -m venv .venv
+	@$(PIP_INSTALL) --upgrade pip
+	@touch $@
+
+.venv/.demo: .venv/.pip pyproject.toml constraints.txt
+	@echo "Installing medkit with what the examples need (a few minutes, once)"
+	@$(PIP_INSTALL) --constraint constraints.txt --editable ".[examples,fast]"
+	@touch $@
+
+.venv/.dev: .venv/.pip pyproject.toml constraints.txt
+	@echo "Installing medkit with its checks and the libraries it is compared with (a few minutes, once)"
+	@$(PIP_INSTALL) --constraint constraints.txt --editable ".[dev]"
+	@touch $@ .venv/.demo
+
+demo: .venv/.demo ## train SegFormer3D on a brain MRI and show what it predicts (writes out/)
+	$(BIN)/python examples/segment_brain_mri.py $(ARGS)
+
+test: .venv/.dev ## run the tests, with shapes checked at run time, and measure their coverage
+	rm -f .coverage
+	$(BIN)/python -m pytest $(SHAPES) $(COVERAGE) --ignore=tests/compile $(ARGS)
+	$(BIN)/python -m pytest $(COVERAGE) --cov-append tests/compile
+	$(BIN)/python -m coverage report
+
+check: lint types imports spelling test docs ## everything that CI runs
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.dev
+	$(BIN)/basedpyright
+	$(BIN)/basedpyright --verifytypes medkit --ignoreexternal | tail -n 12 | tee /dev/stderr | grep -q 'completeness score: 100%'
+
+imports: .venv/.dev
+	$(BIN)/lint-imports
+
+spelling: .venv/.dev
+	$(BIN)/codespell
+
+api: .venv/.dev ## write tests/api/public_api.txt anew after a change of the public API
+	$(BIN)/python tests/api/surface.py > tests/api/public_api.txt.new
+	mv tests/api/public_api.txt.new tests/api/public_api.txt
+
+docs: .venv/.dev ## build the documentation into docs/_build/html; warnings are errors
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
+
+bench: .venv/.dev ## run every benchmark beside its peers and print the ratios
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## remove the environment and everything built
+	rm -rf .venv build dist docs/_build docs/gallery docs/sg_execution_times.rst htmlcov .coverage

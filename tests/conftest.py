@@ -1,0 +1,14 @@
+"""What every test shares: one seed, one profile for hypothesis. No medkit is imported here."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("medkit", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("medkit")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Start each test from the same random state, whatever ran before it."""
+    torch.manual_seed(0)
