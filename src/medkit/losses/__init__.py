@@ -1,3 +1,7 @@
 """Losses on logits, each a function and a module with the same options."""
 
-__all__: list[str] = []
+from medkit.losses._cross_entropy import CrossEntropyLoss, cross_entropy_loss
+from medkit.losses._dice import DiceLoss, dice_loss
+from medkit.losses._weighted_sum import WeightedSum
+
+__all__ = ["CrossEntropyLoss", "DiceLoss", "WeightedSum", "cross_entropy_loss", "dice_loss"]

@@ -1,0 +1,78 @@
+"""Class maps as one channel per class."""
+
+import torch
+from jaxtyping import Num, Shaped
+from torch import Tensor
+
+from medkit._core import check
+
+
+def one_hot(
+    labels: Shaped[Tensor, "batch *spatial"],
+    *,
+    num_classes: int,
+    ignore_index: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Num[Tensor, "batch {num_classes} *spatial"]:
+    r"""Return one channel per class from a map of class indices.
+
+    .. math:: o_{bc}(v) = [\,l_b(v) = c\,]
+
+    Use it to hand a class map to code that wants channels. The losses and metrics of medkit take
+    class maps as they are and never build this tensor.
+
+    Args:
+        labels: Class of each voxel, integers or booleans in ``[0, num_classes)``.
+        num_classes: Number of channels of the result.
+        ignore_index: Label of voxels that belong to no class, any integer; their channels are
+            all zero. None allows no such label.
+        dtype: Type of the result.
+
+    Returns:
+        Ones and zeros, channels first.
+
+    Raises:
+        TypeError: If ``labels`` are not integers or booleans.
+        ValueError: If a label is neither a class nor ``ignore_index``.
+
+    Example:
+        >>> one_hot(torch.tensor([[0, 2, 255]]), num_classes=3, ignore_index=255)
+        tensor([[[1., 0., 0.],
+                 [0., 0., 0.],
+                 [0., 1., 0.]]])
+    """
+    check.integer("num_classes", num_classes, minimum=1)
+    index, counted = class_index("labels", labels, num_classes, ignore_index)
+    shape = (index.shape[0], num_classes, *index.shape[1:])
+    ones = torch.ones((), dtype=dtype, device=labels.device).expand(index.shape)
+    source = ones if counted is None else counted.to(dtype)
+    channels = torch.zeros(shape, dtype=dtype, device=labels.device)
+    return channels.scatter_(1, index.unsqueeze(1), source.unsqueeze(1))
+
+
+def class_index(
+    name: str, labels: Tensor, num_classes: int, ignore_index: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return class indices that are safe to gather with, and which voxels count.
+
+    The second value is None when ``ignore_index`` is None, else a boolean map; ignored voxels get
+    index 0. Labels are checked on the CPU, where it costs nothing; elsewhere, and in a compiled
+    graph, where reading a value would stall the device, the gather that follows checks its index.
+    """
+    if labels.is_floating_point() or labels.is_complex():
+        raise TypeError(
+            f"{name} must be integers or booleans to be a map of classes; got {labels.dtype}"
+        )
+    index = labels.long()
+    counted = None
+    if ignore_index is not None:
+        counted = index != ignore_index
+        index = torch.where(counted, index, 0)
+    if index.device.type == "cpu" and not torch.compiler.is_compiling() and index.numel():
+        low, high = (int(bound) for bound in index.aminmax())
+        if low < 0 or high >= num_classes:
+            rule = f"in [0, {num_classes})"
+            if ignore_index is not None:
+                rule += f" or ignore_index {ignore_index}"
+            raise check.fail(name, rule, f"values from {low} to {high}")
+    return index, counted
