@@ -1,5 +1,15 @@
 """Contract checks that a part, yours or ours, can be held to."""
 
+from medkit.testing._check_loss import LOSS_LAWS, check_loss, loss_report
 from medkit.testing._close import assert_close
+from medkit.testing._contract import ContractError, Report, Verdict
 
-__all__ = ["assert_close"]
+__all__ = [
+    "LOSS_LAWS",
+    "ContractError",
+    "Report",
+    "Verdict",
+    "assert_close",
+    "check_loss",
+    "loss_report",
+]

@@ -1,0 +1,15 @@
+"""The one place that calls the compiler, whose types are incomplete."""
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+Compiled = TypeVar("Compiled", bound=Callable[..., Tensor] | nn.Module)
+
+
+def whole_graph(part: Compiled) -> Compiled:
+    """Return a part compiled to one graph, run without code generation; breaks raise."""
+    compiled: object = torch.compile(part, fullgraph=True, backend="eager")  # pyright: ignore[reportUnknownMemberType]  # torch leaves the backend's type open
+    return cast("Compiled", compiled)
