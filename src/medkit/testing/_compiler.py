@@ -1,6 +1,6 @@
 """The one place that calls the compiler, whose types are incomplete."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 import torch
@@ -13,3 +13,8 @@ def whole_graph(part: Compiled) -> Compiled:
     """Return a part compiled to one graph, run without code generation; breaks raise."""
     compiled: object = torch.compile(part, fullgraph=True, backend="eager")  # pyright: ignore[reportUnknownMemberType]  # torch leaves the backend's type open
     return cast("Compiled", compiled)
+
+
+def exported(module: nn.Module, inputs: Sequence[object]) -> nn.Module:
+    """Return a module exported to a program of core operators, as a module to call."""
+    return torch.export.export(module, tuple(inputs)).module()

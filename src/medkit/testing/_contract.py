@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from medkit._core import check
+from medkit.testing._options import Options, spell
 
 Status = Literal["passed", "violated", "not applicable", "excused"]
 Subject = TypeVar("Subject")
@@ -143,6 +144,25 @@ def _judge(law: Law[Subject], subject: Subject, excuse: str | None) -> Verdict:
     if excuse is not None:
         return Verdict(law.name, "violated", f"the law holds; remove the excuse {excuse!r}")
     return Verdict(law.name, "passed", "")
+
+
+def try_in_each(attempt: Callable[[Options], None], settings: Sequence[Options]) -> None:
+    """Try a law in each setting; raise the first violation, with the number of the others."""
+    found: list[str] = []
+    reasons: list[str] = []
+    for options in settings:
+        try:
+            attempt(options)
+        except NotApplicable as reason:
+            reasons.append(str(reason))
+        except Exception as error:  # noqa: BLE001  a broken part may raise anything
+            setting = f"({spell(options)}) " if options else ""
+            found.append(f"{setting}{describe(error)}")
+    if found:
+        more = f"; and in {len(found) - 1} more of {len(settings)} settings" if found[1:] else ""
+        raise AssertionError(found[0] + more)
+    if len(reasons) == len(settings):
+        raise NotApplicable(reasons[0] if reasons else "refuses every setting")
 
 
 def describe(error: Exception) -> str:

@@ -1,27 +1,25 @@
 """A loss under test: what it offers, settings to try it in, and inputs to try it on."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from typing import Generic, NamedTuple, TypeVar
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from medkit._core import check
-from medkit.testing._contract import Law, NotApplicable, describe
+from medkit.testing._contract import Law, NotApplicable, describe, try_in_each
 from medkit.testing._options import (
     Options,
     call_parameters,
     literal_values,
     pairwise,
     parameters,
-    spell,
 )
 from medkit.testing._trees import Tree, cast, first_leaf
 
 Loss = Callable[..., Tensor]
 Sample = Callable[[torch.Generator], tuple[object, ...]]
-Part = TypeVar("Part")
 
 VOCABULARY: dict[str, tuple[object, ...]] = {
     "activation": ("softmax", "sigmoid"),
@@ -220,15 +218,6 @@ def ramp(num_classes: int) -> list[float]:
     return [float(c + 1) for c in range(num_classes)]
 
 
-class LossLaw(NamedTuple, Generic[Part]):
-    """What a law about losses needs before it can be tried."""
-
-    needs: tuple[str, ...]
-    fixes: tuple[str, ...]
-    segmentation: bool
-    every_setting: bool
-
-
 def loss_law(
     *,
     needs: Sequence[str] = (),
@@ -255,29 +244,9 @@ def loss_law(
                 if not offered:
                     raise NotApplicable(f"needs {option}, which this loss does not offer")
             settings: list[Options] = subject.settings(fixes) if every_setting else [{}]
-            _try_in_each(attempt, subject, settings)
+            try_in_each(partial(attempt, subject), settings)
 
         sentence = (attempt.__doc__ or "").split("\n")[0]
         return Law(attempt.__name__, sentence, run)
 
     return law
-
-
-def _try_in_each(
-    attempt: Callable[[LossSubject, Options], None], subject: LossSubject, settings: list[Options]
-) -> None:
-    found: list[str] = []
-    reasons: list[str] = []
-    for options in settings:
-        try:
-            attempt(subject, options)
-        except NotApplicable as reason:
-            reasons.append(str(reason))
-        except Exception as error:  # noqa: BLE001  a broken part may raise anything
-            setting = f"({spell(options)}) " if options else ""
-            found.append(f"{setting}{describe(error)}")
-    if found:
-        more = f"; and in {len(found) - 1} more of {len(settings)} settings" if found[1:] else ""
-        raise AssertionError(found[0] + more)
-    if len(reasons) == len(settings):
-        raise NotApplicable(reasons[0] if reasons else "refuses every setting")
