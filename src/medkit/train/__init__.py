@@ -1,3 +1,50 @@
-"""Small helpers for a training loop that stays yours."""
+"""Small parts for a training loop that stays yours, and a short loop made of them."""
 
-__all__: list[str] = []
+from ._amp import AmpPolicy
+from ._checked import CheckpointError
+from ._checkpoint import CheckpointManager, CheckpointReport, Stateful
+from ._early_stopping import EarlyStopping
+from ._fit import FitResult, Metric, evaluate, fit
+from ._groups import param_groups
+from ._history import History
+from ._loader import ResumableLoader
+from ._memory import memory_stats
+from ._progress import Progress
+from ._schedules import WarmupCosine, WarmupPoly, scaled_lr
+from ._seeding import fork_rng, rng_state, seed_everything, set_rng_state
+from ._stepper import StepInfo, Stepper
+from ._stop import StopSignal
+from ._weights import LoadReport, load_weights, save_weights
+from ._window import Window
+
+__all__ = [
+    "AmpPolicy",
+    "CheckpointError",
+    "CheckpointManager",
+    "CheckpointReport",
+    "EarlyStopping",
+    "FitResult",
+    "History",
+    "LoadReport",
+    "Metric",
+    "Progress",
+    "ResumableLoader",
+    "Stateful",
+    "StepInfo",
+    "Stepper",
+    "StopSignal",
+    "WarmupCosine",
+    "WarmupPoly",
+    "Window",
+    "evaluate",
+    "fit",
+    "fork_rng",
+    "load_weights",
+    "memory_stats",
+    "param_groups",
+    "rng_state",
+    "save_weights",
+    "scaled_lr",
+    "seed_everything",
+    "set_rng_state",
+]

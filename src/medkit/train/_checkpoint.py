@@ -1,0 +1,400 @@
+"""Checkpoints as folders that appear whole or not at all, and are checked before use."""
+
+import errno
+import itertools
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+import medkit
+from medkit._core import check
+
+from ._checked import CheckpointError, Json, read_checked, write_checked
+from ._commit import file_crc32, remove_leftovers, replacing, sync_folder, temporary_name
+from ._early_stopping import Mode
+from ._seeding import rng_state, set_rng_state
+from ._weights import load_weights, write_weights
+
+_NAME = re.compile(r"step_(\d{9,})(?:-(\d+))?")
+_WEIGHTS, _STATE, _META = "weights.pt", "state.pt", "meta.json"
+
+
+class Stateful(Protocol):
+    """Anything with a state: modules, optimizers, schedules, and most parts of this package."""
+
+    def state_dict(self) -> Mapping[str, object]:
+        """Return what there is to remember."""
+        ...
+
+    @property
+    def load_state_dict(self) -> Callable[..., object]:
+        """Go on from a state that ``state_dict`` gave."""
+        ...
+
+
+class CheckpointReport(NamedTuple):
+    """What ``CheckpointManager.verify`` found in one checkpoint.
+
+    Attributes:
+        path: The folder.
+        step: Step it was saved at, or -1 if that cannot be read.
+        metric: The value it was ranked by, or None.
+        extra: What the caller stored beside.
+        problems: What is wrong with it; empty when it is whole.
+    """
+
+    path: Path
+    step: int
+    metric: float | None
+    extra: dict[str, Json]
+    problems: tuple[str, ...]
+
+
+class CheckpointManager:
+    """Save and restore all that a run needs; a kill at any moment costs no more than time.
+
+    A checkpoint is a folder ``step_000000120`` with ``weights.pt`` (the object registered as
+    "model", readable by :func:`load_weights` and by torch alone), ``state.pt`` (all other objects
+    and the global random state) and ``meta.json`` (size and CRC-32 of both, step, metric,
+    versions). It is written under a hidden name, brought to the disk and renamed; only then are
+    older ones deleted. Nothing is ever written into a finished checkpoint. Loading executes
+    nothing. The folder must lie on a file system with atomic renames, which object stores are not.
+
+    Args:
+        root: Folder of one run; made if needed.
+        keep_last: Newest checkpoints that are kept.
+        keep_best: Best ones by metric that are kept besides.
+        metric: Name of the value that ranks checkpoints, e.g. "dice".
+        mode: Whether a larger or a smaller value is better.
+        every_steps: ``due`` after so many steps; None never.
+        every_minutes: ``due`` after so many minutes; None never.
+        fsync: Whether to wait for the disk, which a power failure needs and a kill does not.
+
+    Raises:
+        ValueError: If an option is out of range, or ``root`` was ranked by another metric.
+
+    Example:
+        >>> import tempfile, torch
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> model = torch.nn.Linear(2, 1)
+        >>> checkpoints = CheckpointManager(folder.name, metric="dice")
+        >>> checkpoints.register({"model": model})
+        >>> checkpoints.save(10, metric=0.8).name
+        'step_000000010'
+        >>> checkpoints.restore()
+        10
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        keep_last: int = 2,
+        keep_best: int = 1,
+        metric: str | None = None,
+        mode: Mode = "max",
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        fsync: bool = True,
+    ) -> None:
+        check.one_of("mode", mode, ("min", "max"))
+        self.root = Path(root)
+        self.keep_last = check.integer("keep_last", keep_last, minimum=1)
+        self.keep_best = check.integer("keep_best", keep_best, minimum=0)
+        self.metric, self.mode, self.fsync = metric, mode, fsync
+        self.every_steps = every_steps and check.integer("every_steps", every_steps, minimum=1)
+        self.every_minutes = every_minutes and check.positive("every_minutes", every_minutes)
+        self._objects: dict[str, Stateful] = {}
+        self._saved_at = time.monotonic()
+        self.root.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.root)
+        for path in self._folders():
+            ranked_by = _meta(path).get("ranked_by")
+            if ranked_by not in (None, [metric, mode]):
+                raise check.fail("metric and mode", f"{ranked_by}, as in {path}", [metric, mode])
+
+    def register(self, objects: Mapping[str, Stateful]) -> None:
+        """Add objects whose state is saved and restored.
+
+        Args:
+            objects: By name; a module named "model" gets a weight file of its own. The name "rng"
+                is taken by the global random state.
+
+        Raises:
+            ValueError: If a name is taken.
+        """
+        if taken := set(objects) & {*self._objects, "rng"}:
+            raise check.fail("objects", "of new names", ", ".join(sorted(taken)))
+        self._objects.update(objects)
+
+    def due(self, step: int) -> bool:
+        """Return whether to save now, by ``every_steps`` or ``every_minutes``.
+
+        Args:
+            step: Steps taken so far.
+
+        Returns:
+            Whether a checkpoint is due.
+        """
+        if self.every_steps is not None and step % self.every_steps == 0:
+            return True
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return self.every_minutes is not None and minutes >= self.every_minutes
+
+    def save(
+        self,
+        step: int,
+        *,
+        metric: float | None = None,
+        extra: Mapping[str, Json] | None = None,
+    ) -> Path:
+        """Write a checkpoint, then delete those that are no longer kept.
+
+        Args:
+            step: Steps taken so far; a second checkpoint of one step gets a name of its own.
+            metric: Value to rank it by; None or NaN leaves it out of the ranking.
+            extra: Anything JSON can hold, to be read in ``meta.json``.
+
+        Returns:
+            The folder.
+
+        Raises:
+            OSError: If it cannot be written; all older checkpoints are then as they were.
+            ValueError: If ``root`` holds a later step.
+        """
+        folders = self._folders()
+        if folders and _order(folders[-1])[0] > step:
+            raise check.fail("step", f"no earlier than {folders[-1].name} in {self.root}", step)
+        path = self._free_name(check.integer("step", step, minimum=0))
+        temporary = temporary_name(path)
+        try:
+            temporary.mkdir()
+            self._write(temporary, step, metric, dict(extra or {}))
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        if self.fsync:
+            sync_folder(self.root)
+        self._saved_at = time.monotonic()
+        self._prune()
+        return path
+
+    def latest(self) -> Path | None:
+        """Return the newest checkpoint that is whole.
+
+        Returns:
+            Its folder, or None if there is none. A damaged one is passed over with a warning that
+            says why.
+        """
+        for path in reversed(self._folders()):
+            problems = self.verify(path).problems
+            if not problems:
+                return path
+            warnings.warn(
+                f"passed over {path}: {'; '.join(problems)}", RuntimeWarning, stacklevel=2
+            )
+        return None
+
+    def best(self) -> Path | None:
+        """Return the checkpoint with the best metric.
+
+        Returns:
+            Its folder, or None if none was ranked.
+        """
+        ranked = self._ranking()
+        return ranked[0] if ranked else None
+
+    def verify(self, path: str | Path) -> CheckpointReport:
+        """Read every byte of a checkpoint and compare sizes and checksums.
+
+        Args:
+            path: The folder.
+
+        Returns:
+            The report; nothing is raised for what is wrong with it.
+        """
+        path = Path(path)
+        try:
+            meta = _meta(path)
+            files = cast("dict[str, dict[str, int]]", meta["files"])
+            problems: list[str] = []
+            for name, expected in files.items():
+                if not (path / name).is_file():
+                    problems.append(f"{name} is missing")
+                elif file_crc32(path / name) != (expected["size"], expected["crc32"]):
+                    problems.append(f"{name} is damaged")
+            return CheckpointReport(
+                path,
+                cast("int", meta["step"]),
+                cast("float | None", meta["metric"]),
+                cast("dict[str, Json]", meta["extra"]),
+                tuple(problems),
+            )
+        except (CheckpointError, KeyError, TypeError) as error:
+            return CheckpointReport(path, -1, None, {}, (f"{_META} is damaged: {error}",))
+
+    def restore(
+        self, *, path: str | Path | Literal["latest", "best"] = "latest", strict: bool = True
+    ) -> int:
+        """Put every registered object, and the global random state, back to a checkpoint.
+
+        Everything is read and checked before anything changes. Call it after all objects are
+        built. With "latest", damaged checkpoints are renamed out of the way and an older one is
+        used.
+
+        Args:
+            path: A folder, or which.
+            strict: Whether the checkpoint must hold exactly the registered objects.
+
+        Returns:
+            The step it was saved at.
+
+        Raises:
+            FileNotFoundError: If there is no whole checkpoint.
+            CheckpointError: If it is damaged or does not fit.
+        """
+        named = {"latest": self.latest, "best": self.best}.get(str(path))
+        found = Path(path) if named is None else named()
+        if found is None:
+            raise FileNotFoundError(f"{self.root} holds no whole checkpoint")
+        report = self.verify(found)
+        if report.problems:
+            raise CheckpointError(f"{found} is damaged: {'; '.join(report.problems)}")
+        states = cast("dict[str, Mapping[str, object]]", read_checked(found / _STATE).value)
+        random_state = cast("dict[str, Tensor]", states.pop("rng"))
+        self._load(found, states, strict=strict)
+        if path == "latest":
+            self._set_aside_later(found)
+        self._saved_at = time.monotonic()
+        _warn_of_other_machine(_meta(found))
+        set_rng_state(random_state)
+        return report.step
+
+    def _folders(self) -> list[Path]:
+        return sorted((p for p in self.root.iterdir() if _NAME.fullmatch(p.name)), key=_order)
+
+    def _free_name(self, step: int) -> Path:
+        first = self.root / f"step_{step:09d}"
+        again = (first.with_name(f"{first.name}-{count}") for count in itertools.count(1))
+        return next(path for path in itertools.chain([first], again) if not path.exists())
+
+    def _write(self, folder: Path, step: int, metric: float | None, extra: dict[str, Json]) -> None:
+        model = self._objects.get("model")
+        states = {n: o.state_dict() for n, o in self._objects.items() if n != "model"}
+        weights = {} if model is None else model.state_dict()
+        self._require_space(_num_bytes(weights) + _num_bytes(states))
+        files: dict[str, Json] = {}
+        if model is not None:
+            with replacing(folder / _WEIGHTS, fsync=self.fsync) as stream:
+                write_weights(stream, cast("Mapping[str, Tensor]", weights))
+            files[_WEIGHTS] = {"size": stream.size, "crc32": stream.crc32}
+        with replacing(folder / _STATE, fsync=self.fsync) as stream:
+            write_checked(stream, {**states, "rng": rng_state()})
+        files[_STATE] = {"size": stream.size, "crc32": stream.crc32}
+        ranked = metric is not None and math.isfinite(metric)
+        meta: dict[str, Json] = {
+            "step": step,
+            "metric": float(metric) if metric is not None and ranked else None,
+            "ranked_by": [self.metric, self.mode] if ranked else None,
+            "extra": extra,
+            "files": files,
+            "machine": _machine(),
+        }
+        with replacing(folder / _META, fsync=self.fsync) as stream:
+            stream.write(json.dumps(meta, indent=1, allow_nan=False).encode())
+
+    def _require_space(self, needed: int) -> None:
+        free = shutil.disk_usage(self.root).free
+        if free < needed:
+            text = f"{os.strerror(errno.ENOSPC)}: {needed:,} bytes needed and {free:,} free"
+            raise OSError(errno.ENOSPC, text, str(self.root))
+
+    def _load(self, folder: Path, states: dict[str, Mapping[str, object]], *, strict: bool) -> None:
+        model = self._objects.get("model")
+        stored = {*states, *(["model"] if (folder / _WEIGHTS).exists() else [])}
+        if strict and stored != set(self._objects):
+            raise CheckpointError(
+                f"{folder} holds {', '.join(sorted(stored))}, "
+                f"and registered are {', '.join(sorted(self._objects))}"
+            )
+        if model is not None and "model" in stored:
+            load_weights(folder / _WEIGHTS, cast("nn.Module", model), strict=strict)
+        for name in states.keys() & self._objects.keys():
+            self._objects[name].load_state_dict(states[name])
+
+    def _set_aside_later(self, path: Path) -> None:
+        """Rename the damaged checkpoints after ``path``, so that their steps can come again."""
+        for later in self._folders():
+            if _order(later) > _order(path):
+                later.rename(later.with_name(f"damaged-{later.name}"))
+
+    def _ranking(self) -> list[Path]:
+        """Return the checkpoints that have a metric, the best first, older before newer."""
+        values = {path: _meta(path).get("metric") for path in self._folders()}
+        ranked = {path: float(v) for path, v in values.items() if isinstance(v, int | float)}
+        sign = 1 if self.mode == "min" else -1
+        return sorted(ranked, key=lambda path: (sign * ranked[path], _order(path)))
+
+    def _prune(self) -> None:
+        folders = self._folders()
+        kept = {*folders[-self.keep_last :], *self._ranking()[: self.keep_best]}
+        for path in folders:
+            if path not in kept:
+                path.rename(hidden := temporary_name(path))
+                shutil.rmtree(hidden)
+
+
+def _order(path: Path) -> tuple[int, int]:
+    """Return step and number of a checkpoint's name."""
+    match = _NAME.fullmatch(path.name)
+    return (int(match[1]), int(match[2] or 0)) if match else (-1, 0)
+
+
+def _meta(path: Path) -> dict[str, Json]:
+    """Return a checkpoint's description; an unreadable one is empty."""
+    try:
+        meta = cast("object", json.loads((path / _META).read_text()))
+    except (OSError, ValueError):
+        return {}
+    return cast("dict[str, Json]", meta) if isinstance(meta, dict) else {}
+
+
+def _machine() -> dict[str, Json]:
+    return {
+        "medkit": medkit.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _warn_of_other_machine(meta: Mapping[str, Json]) -> None:
+    then, now = cast("dict[str, Json]", meta.get("machine", {})), _machine()
+    changed = [f"{k} {then.get(k)} then, {now[k]} now" for k in now if then.get(k) != now[k]]
+    if changed:
+        text = f"the run goes on, but not bit for bit as it would have: {'; '.join(changed)}"
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+
+def _num_bytes(state: object) -> int:
+    """Return the bytes of all tensors in nested dicts and lists."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, Mapping):
+        return sum(_num_bytes(part) for part in cast("Mapping[object, object]", state).values())
+    if isinstance(state, list | tuple):
+        return sum(_num_bytes(part) for part in cast("list[object]", state))
+    return 0

@@ -1,0 +1,263 @@
+"""Training and evaluation written with the public parts only: read it, copy it, change it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from medkit._core import check
+
+from ._checkpoint import CheckpointManager, Stateful
+from ._early_stopping import EarlyStopping
+from ._history import History
+from ._loader import ResumableLoader, num_batches
+from ._progress import Progress
+from ._seeding import fork_rng
+from ._stepper import Stepper
+from ._stop import StopSignal
+
+Batch = Mapping[str, Tensor]
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Metric(Protocol[Result_co]):
+    """What ``evaluate`` asks of a metric: take in batches, give a result, begin anew."""
+
+    def update(self, prediction: Tensor, target: Tensor, /) -> object:
+        """Take in one batch."""
+        ...
+
+    def compute(self) -> Result_co:
+        """Return the result over everything taken in."""
+        ...
+
+    def reset(self) -> object:
+        """Forget everything taken in."""
+        ...
+
+
+class FitResult(NamedTuple):
+    """What ``fit`` has done.
+
+    Attributes:
+        history: Numbers of every step and epoch, those before a resume included.
+        reason: Why it ended: all epochs are ``"finished"``, the metric stopped improving
+            (``"early"``), or a ``"signal"`` came.
+    """
+
+    history: History
+    reason: Literal["finished", "early", "signal"]
+
+
+def fit(
+    model: nn.Module,
+    train_loader: Iterable[Batch],
+    loss_fn: Callable[[Tensor, Tensor], Tensor],
+    *,
+    stepper: Stepper,
+    epochs: int,
+    validate: Callable[[], Mapping[str, float]] | None = None,
+    checkpoints: CheckpointManager | None = None,
+    early_stopping: EarlyStopping | None = None,
+    resume: bool = False,
+    keys: tuple[str, str] = ("image", "label"),
+    progress: bool | None = None,
+) -> FitResult:
+    """Train a model: the loop most people write, made of parts that work in any loop.
+
+    For each batch ``loss_fn(model(image), label)`` goes through ``stepper``, which holds the
+    optimizer, schedule, precision, accumulation and clipping. After each epoch ``validate`` gives
+    numbers by name, usually through :func:`evaluate`, and a checkpoint is saved. A Ctrl-C or
+    SIGTERM ends the run after the step it came in, with a checkpoint to go on from; what follows
+    has the same bits as without the stop (see :class:`ResumableLoader` for the conditions).
+
+    Args:
+        model: The network that ``stepper`` steps.
+        train_loader: Gives batches as dicts of tensors, moved to the model's device.
+        loss_fn: Takes the model's output and the target.
+        stepper: How to step.
+        epochs: Epochs in all, those before a resume included.
+        validate: Runs after each epoch. Its numbers are logged beside "train_loss", the mean loss
+            of the epoch's steps.
+        checkpoints: Saves after each epoch, whenever due, and at a stop; its metric must be one
+            of the numbers. Also writes ``history.csv`` into its folder at the end. None saves
+            nothing.
+        early_stopping: Watches one of the numbers; None runs all epochs.
+        resume: Whether to go on from the latest checkpoint, if there is one.
+        keys: Names of the input and the target in a batch.
+        progress: Whether to show a progress bar; None shows it on a terminal.
+
+    Returns:
+        The history and why it ended. The model holds the last weights, not the best;
+        ``checkpoints.best()`` is the folder of those.
+
+    Raises:
+        ValueError: If ``stepper`` steps another model, the loader is empty, a watched number is
+            missing, or ``checkpoints`` has a run and ``resume`` is not set.
+
+    Example:
+        >>> import torch
+        >>> x = torch.linspace(-1, 1, 16)[:, None]
+        >>> batches = [{"image": x, "label": 3 * x}] * 20
+        >>> model = torch.nn.Linear(1, 1)
+        >>> stepper = Stepper(model, torch.optim.SGD(model.parameters(), lr=0.5))
+        >>> result = fit(model, batches, torch.nn.functional.mse_loss, stepper=stepper, epochs=2)
+        >>> round(model.weight.item(), 2), result.reason, len(result.history.steps["loss"])
+        (3.0, 'finished', 40)
+    """
+    if stepper.model is not model:
+        raise check.fail("stepper", "made for this model", type(stepper.model).__name__)
+    per_epoch = num_batches(train_loader)
+    if per_epoch == 0:
+        raise check.fail("train_loader", "one that gives batches", "no batch")
+    data, history = ResumableLoader(train_loader), History()
+    parts: dict[str, Stateful] = {
+        "model": model,
+        "stepper": stepper,
+        "data": data,
+        "history": history,
+    }
+    if early_stopping is not None:
+        parts["early_stopping"] = early_stopping
+    if checkpoints is not None:
+        _begin(checkpoints, parts, resume=resume)
+    total = per_epoch and per_epoch * epochs
+    initial = data.epoch * (per_epoch or 0) + data.done
+    device = next(model.parameters()).device
+    shown: dict[str, float] = {}
+    with StopSignal() as stop, Progress(total, initial=initial, show=progress) as bar:
+        while data.epoch < epochs and not (early_stopping and early_stopping.stopped):
+            epoch = data.epoch
+            model.train()
+            for batch, window in stepper.micro_batches(data):
+                image, target = (batch[key].to(device, non_blocking=True) for key in keys)
+                with stepper.autocast():
+                    loss = loss_fn(model(image), target)
+                stepper.backward(loss)
+                info = stepper.step()
+                if info.stepped:
+                    shown["loss"] = info.loss
+                    history.log_step(
+                        stepper.num_steps,
+                        epoch=epoch,
+                        loss=info.loss,
+                        lr=info.lr,
+                        grad_norm=info.grad_norm,
+                    )
+                bar.update(shown, label=f"epoch {epoch + 1}/{epochs}")
+                if window.last and stop.requested():
+                    _save(checkpoints, stepper, history, {})
+                    return FitResult(history, "signal")
+                if info.stepped and checkpoints and checkpoints.due(stepper.num_steps):
+                    checkpoints.save(stepper.num_steps)
+            values = {"train_loss": history.mean_loss(epoch)}
+            values |= {} if validate is None else validate()
+            history.log_epoch(stepper.num_steps, epoch=epoch, values=values)
+            shown |= values
+            if early_stopping is not None:
+                early_stopping.update(_watched(values, early_stopping.metric))
+            _save(checkpoints, stepper, history, values)
+    early = early_stopping is not None and early_stopping.stopped
+    return FitResult(history, "early" if early else "finished")
+
+
+def evaluate(
+    model: nn.Module,
+    loader: Iterable[Batch],
+    metrics: Mapping[str, Metric[Result]],
+    *,
+    predict: Callable[[Tensor], Tensor] | None = None,
+    score: Callable[[Result], float | Mapping[str, float]] | None = None,
+    keys: tuple[str, str] = ("image", "label"),
+) -> dict[str, float]:
+    """Return the metrics of a model over a loader.
+
+    The model predicts without gradients and in evaluation mode; afterwards every module is in
+    the mode it was in, and the global random state is what it was.
+
+    Args:
+        model: The network.
+        loader: Gives batches as dicts of tensors, moved to the model's device.
+        metrics: By name; they are reset first.
+        predict: Turns an input into what the metrics take, e.g. a sliding window followed by an
+            argmax; None calls the model.
+        score: Turns the result of a metric into a number, or into several by name; None takes
+            ``float(result)``.
+        keys: Names of the input and the target in a batch.
+
+    Returns:
+        Numbers by name; several from one metric are named "metric/name".
+
+    Example:
+        >>> import torch
+        >>> class Accuracy:
+        ...     def reset(self): self.right, self.seen = 0, 0
+        ...     def update(self, p, t): self.right += (p == t).sum(); self.seen += t.numel()
+        ...     def compute(self): return self.right / self.seen
+        >>> batch = {"image": torch.tensor([[1.0, 0.0]]), "label": torch.tensor([0])}
+        >>> evaluate(torch.nn.Linear(2, 2), [batch], {"accuracy": Accuracy()},
+        ...          predict=lambda image: image.argmax(1))
+        {'accuracy': 1.0}
+    """
+    device = next(model.parameters()).device
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(), fork_rng():
+            for metric in metrics.values():
+                metric.reset()
+            for batch in loader:
+                image, target = (batch[key].to(device, non_blocking=True) for key in keys)
+                prediction = model(image) if predict is None else predict(image)
+                for metric in metrics.values():
+                    metric.update(prediction, target)
+            results = {name: metric.compute() for name, metric in metrics.items()}
+    finally:
+        for module, training in modes:
+            module.training = training
+    return _numbers(results, score)
+
+
+def _begin(checkpoints: CheckpointManager, parts: dict[str, Stateful], *, resume: bool) -> None:
+    checkpoints.register(parts)
+    if checkpoints.latest() is None:
+        return
+    if not resume:
+        raise check.fail("resume", f"True to go on with the run in {checkpoints.root}", resume)
+    checkpoints.restore()
+
+
+def _save(
+    checkpoints: CheckpointManager | None,
+    stepper: Stepper,
+    history: History,
+    values: Mapping[str, float],
+) -> None:
+    if checkpoints is None:
+        return
+    ranked = checkpoints.metric is not None and bool(values)
+    metric = _watched(values, checkpoints.metric) if ranked else None
+    checkpoints.save(stepper.num_steps, metric=metric)
+    history.save(checkpoints.root / "history.csv")
+
+
+def _watched(values: Mapping[str, float], name: str | None) -> float:
+    if name not in values:
+        raise check.fail("metric", f"one of {', '.join(values)}", name)
+    return values[name]
+
+
+def _numbers(
+    results: Mapping[str, Result],
+    score: Callable[[Result], float | Mapping[str, float]] | None,
+) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for name, result in results.items():
+        value = float(result) if score is None else score(result)
+        if isinstance(value, Mapping):
+            numbers |= {f"{name}/{part}": float(number) for part, number in value.items()}
+        else:
+            numbers[name] = float(value)
+    return numbers

@@ -1,0 +1,131 @@
+"""How many batches a loader gives, and where in them a run stands."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from itertools import islice
+from typing import Generic, TypeVar, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from medkit._core import check
+
+from ._seeding import rng_state, set_rng_state
+
+Batch = TypeVar("Batch")
+
+
+def num_batches(loader: Iterable[object]) -> int | None:
+    """Return how many batches ``loader`` gives, or None where that is a guess or unknown."""
+    if isinstance(getattr(loader, "dataset", None), IterableDataset):
+        return None
+    try:
+        return len(loader) if isinstance(loader, Sized) else None
+    except TypeError:
+        return None
+
+
+class ResumableLoader(Generic[Batch]):
+    """A loader that knows its epoch and batch, and goes on from there after a restart.
+
+    Each pass over it is one epoch. Its state holds the number of batches that the loop has
+    consumed (not what workers have fetched ahead) and the random state from which this epoch's
+    order was drawn. To continue inside an epoch it draws that order again, reads past the consumed
+    batches, and puts the global random state back to where the checkpoint left it: the rest of the
+    epoch is then the same, shuffling and augmentation included, for any map-style dataset whose
+    randomness comes from the global generators or the loader's own. A dataset with random state
+    of its own, and workers that persist over epochs, are beyond it.
+
+    Args:
+        loader: Usually a ``DataLoader``. Its ``sampler.set_epoch`` is called where it exists.
+
+    Attributes:
+        epoch: Present epoch, from 0.
+        done: Batches of it that the loop has consumed.
+
+    Example:
+        >>> loader = ResumableLoader(range(4))
+        >>> batches = iter(loader)
+        >>> next(batches), next(batches), loader.state_dict()["done"], len(loader)
+        (0, 1, 2, 2)
+        >>> resumed = ResumableLoader(range(4))
+        >>> resumed.load_state_dict(loader.state_dict())
+        >>> list(resumed), resumed.epoch
+        ([2, 3], 1)
+    """
+
+    def __init__(self, loader: Iterable[Batch]) -> None:
+        self.loader = loader
+        self.epoch = self.done = 0
+        self._start: dict[str, Tensor] = {}
+
+    @property
+    def dataset(self) -> object:
+        """The dataset behind the loader, or None."""
+        return getattr(self.loader, "dataset", None)
+
+    def __len__(self) -> int:
+        total = num_batches(self.loader)
+        if total is None:
+            raise TypeError("the loader has no dependable length")
+        return total - self.done
+
+    def __iter__(self) -> Iterator[Batch]:
+        set_epoch = getattr(getattr(self.loader, "sampler", None), "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(self.epoch)
+        if self.done:
+            batches = self._replay()
+        else:
+            self._start = self._random_state()
+            batches = iter(self.loader)
+        for batch in batches:
+            self.done += 1
+            yield batch
+        self.epoch, self.done = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, int | dict[str, Tensor]]:
+        """Return the place and the random state that this epoch began with.
+
+        Returns:
+            ``{"epoch": number, "done": batches, "start": random state}``.
+        """
+        start = self._start if self.done else self._random_state()
+        return {"epoch": self.epoch, "done": self.done, "start": start}
+
+    def load_state_dict(self, state_dict: Mapping[str, int | dict[str, Tensor]]) -> None:
+        """Go to a place; the next pass gives the rest of that epoch.
+
+        Args:
+            state_dict: As ``state_dict`` gave it, from an equal loader.
+        """
+        self.epoch = check.integer("epoch", state_dict["epoch"], minimum=0)
+        self.done = check.integer("done", state_dict["done"], minimum=0)
+        self._start = cast("dict[str, Tensor]", state_dict["start"])
+        self._set_generators(self._start)
+
+    def _replay(self) -> Iterator[Batch]:
+        """Draw the epoch's order again and read past the batches that are done."""
+        now = rng_state()
+        set_rng_state(self._start)
+        self._set_generators(self._start)
+        batches = iter(self.loader)
+        skipped = sum(1 for _ in islice(batches, self.done))
+        if skipped < self.done:
+            raise RuntimeError(f"the loader gave {skipped} batches where {self.done} were done")
+        set_rng_state(now)
+        return batches
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        owners = {"loader": self.loader, "sampler": getattr(self.loader, "sampler", None)}
+        found = {name: getattr(owner, "generator", None) for name, owner in owners.items()}
+        return {name: g for name, g in found.items() if isinstance(g, torch.Generator)}
+
+    def _random_state(self) -> dict[str, Tensor]:
+        own = {f"generator:{name}": g.get_state() for name, g in self._generators().items()}
+        return {**rng_state(), **own}
+
+    def _set_generators(self, state: Mapping[str, Tensor]) -> None:
+        for name, generator in self._generators().items():
+            if f"generator:{name}" in state:
+                generator.set_state(state[f"generator:{name}"])

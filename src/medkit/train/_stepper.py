@@ -1,0 +1,324 @@
+"""One optimizer step, in the only order that is right."""
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from medkit._core import check
+
+from ._agreement import any_process
+from ._amp import AmpMode, AmpPolicy
+from ._window import Window, gradient_exchange, is_shared, windows
+
+Batch = TypeVar("Batch")
+_NAMES_SHOWN = 3
+
+
+class StepInfo(NamedTuple):
+    """What one call of ``Stepper.step`` did.
+
+    Attributes:
+        stepped: Whether the parameters were updated.
+        loss: Mean loss of the window, weighted as its gradient; NaN inside a window.
+        grad_norm: Norm of the whole gradient before clipping; NaN inside a window.
+        lr: Learning rate of the first parameter group in this step.
+        skipped: Whether the window was thrown away because a number in it was not finite.
+    """
+
+    stepped: bool
+    loss: float
+    grad_norm: float
+    lr: float
+    skipped: bool
+
+
+class Stepper:
+    r"""Accumulation, mixed precision, clipping, stepping and scheduling for a loop of your own.
+
+    Over a window of :math:`k` micro-batches with losses :math:`l_i` and weights :math:`w_i` the
+    optimizer sees the gradient of :math:`\sum_i w_i l_i / \sum_i w_i`. The division happens when
+    the window closes, by what it really held, so a ragged last window is scaled right. Then, in
+    this order: unscale (fp16), check that loss and gradient are finite, clip, step, update the
+    scaler, step the schedule, clear the gradients.
+
+    With equal batches and mean losses that is the gradient of the big batch; pass ``weight=`` for
+    losses that average over a varying number of voxels. Batch normalisation and ratios over a
+    whole batch (Dice with ``batch=True``) see micro-batches and are not equal to the big batch.
+    The schedule steps once for each optimizer step, whatever the number of processes. Loss and norm
+    are read back from the device once for each step.
+
+    Args:
+        model: The network, as it is called: wrapped for several processes or compiled.
+        optimizer: Steps once for each window; its parameters are the ones clipped.
+        scheduler: Steps after the optimizer; a skipped window does not move it.
+        accumulate: Micro-batches in a full window.
+        clip_norm: Largest norm of the whole gradient; None leaves it.
+        clip_value: Largest absolute value of a gradient entry; None leaves it. Not together with
+            ``clip_norm``.
+        amp: Precision of ``autocast()``: a mode of :class:`AmpPolicy`, or a policy.
+        nonfinite: What happens when the loss or the gradient is NaN or infinite. In every case
+            the parameters stay as they were: ``"raise"`` an error, ``"skip"`` the window, or
+            ``"warn"`` and skip it. An fp16 gradient that overflows under a finite loss is the
+            scaler's daily work and only skipped.
+        max_skips: So many skipped windows in a row are borne, one more is an error.
+
+    Attributes:
+        num_steps: Optimizer steps taken.
+        num_skipped: Windows skipped.
+
+    Raises:
+        ValueError: If an option is out of range.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(3, 1)
+        >>> stepper = Stepper(model, torch.optim.SGD(model.parameters(), lr=0.1), accumulate=4)
+        >>> for x, window in stepper.micro_batches([torch.ones(2, 3)] * 6):
+        ...     with stepper.autocast():
+        ...         loss = model(x).square().mean()
+        ...     stepper.backward(loss)
+        ...     info = stepper.step()
+        >>> stepper.num_steps, window.size
+        (2, 2)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        scheduler: LRScheduler | None = None,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        amp: AmpMode | AmpPolicy = "off",
+        nonfinite: Literal["raise", "skip", "warn"] = "raise",
+        max_skips: int = 10,
+    ) -> None:
+        check.one_of("nonfinite", nonfinite, ("raise", "skip", "warn"))
+        if clip_norm is not None and clip_value is not None:
+            raise check.fail("clip_value", "None when clip_norm is given", clip_value)
+        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.accumulate = check.integer("accumulate", accumulate, minimum=1)
+        self.clip_norm = None if clip_norm is None else check.positive("clip_norm", clip_norm)
+        self.clip_value = None if clip_value is None else check.positive("clip_value", clip_value)
+        self.nonfinite, self.max_skips = nonfinite, check.integer("max_skips", max_skips, minimum=0)
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.amp = amp if isinstance(amp, AmpPolicy) else AmpPolicy(amp, device=device)
+        self.scaler = self.amp.make_scaler()
+        self.num_steps = self.num_skipped = self._skips_in_a_row = 0
+        self._window: Window | None = None
+        self._losses: list[Tensor] = []
+        self._weights: list[float | Tensor] = []
+
+    def micro_batches(self, loader: Iterable[Batch]) -> Iterator[tuple[Batch, Window]]:
+        """Yield each batch with its place in its window, and tell ``step`` where windows end.
+
+        The size of every window is exact from its first micro-batch on. A loader without a
+        dependable length is read one window ahead. Gradients are exchanged between processes
+        (DDP, FSDP2) at the end of a window only. A window left by ``break`` is thrown away.
+
+        Args:
+            loader: Gives the batches of one epoch.
+
+        Yields:
+            The batch and its :class:`Window`.
+
+        Raises:
+            RuntimeError: If the loader does not give the batches its length promises, or if a
+                window ends without ``step()``.
+        """
+        self._clear()
+        try:
+            for batch, window in windows(loader, self.accumulate):
+                self._window = window
+                with gradient_exchange(self.model, last=window.last):
+                    yield batch, window
+                if window.last and self._losses:
+                    raise RuntimeError("step() must be called at the end of every window")
+        finally:
+            self._window = None
+            self._clear()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context to compute the forward pass and the loss in.
+
+        Returns:
+            The autocast of the ``amp`` policy.
+        """
+        return self.amp.autocast()
+
+    def backward(self, loss: Tensor, *, weight: float | Tensor | None = None) -> None:
+        """Add the gradient of one micro-batch to the window.
+
+        Args:
+            loss: A single number, the mean over whatever the weight counts.
+            weight: What this micro-batch counts in its window, e.g. the number of voxels behind
+                its mean; None counts every micro-batch the same.
+
+        Raises:
+            ValueError: If ``loss`` is not a single number, or ``weight`` is negative.
+        """
+        if loss.ndim:
+            raise check.fail("loss", "a single number (reduce it)", f"shape {tuple(loss.shape)}")
+        if isinstance(weight, float | int):
+            check.non_negative("weight", weight)
+        counted = loss if weight is None else loss * weight
+        scaled = counted if self.scaler is None else self.scaler.scale(counted)
+        scaled.backward()  # pyright: ignore[reportUnknownMemberType]  torch leaves it untyped
+        self._losses.append(loss.detach())
+        self._weights.append(1.0 if weight is None else weight)
+
+    def step(self, *, last: bool | None = None) -> StepInfo:
+        """Close the window: unscale, check, clip, step, schedule, clear. Inside one, do nothing.
+
+        Args:
+            last: Whether the window ends here. None goes by ``micro_batches``, and in a loop
+                without it by the number of ``backward`` calls.
+
+        Returns:
+            What was done, as Python numbers.
+
+        Raises:
+            FloatingPointError: If the loss or the gradient is not finite and ``nonfinite`` is
+                ``"raise"``, or too many windows in a row were skipped. The parameters are as
+                they were before the step.
+            RuntimeError: If there is nothing to step with.
+        """
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        if not self._losses:
+            raise RuntimeError("step() must come after backward(); this window is empty")
+        if not (self._closes() if last is None else last):
+            return StepInfo(False, math.nan, math.nan, lr, False)
+        gradients = [p.grad for p in self._parameters() if p.grad is not None]
+        if not gradients:
+            raise RuntimeError("no parameter of the optimizer received a gradient")
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        loss, norm = self._average(gradients)
+        grad_norm = float(norm)
+        sound = math.isfinite(loss) and math.isfinite(grad_norm)
+        if is_shared(self.model):
+            sound = not any_process(not sound)
+        trouble = "" if sound else self._diagnosis(loss)
+        if sound:
+            self._apply(norm)
+        if self.scaler is not None:
+            self.scaler.update()
+        if sound and self.scheduler is not None:
+            self.scheduler.step()
+        self._clear()
+        if not sound:
+            self._refuse(trouble, overflow=self.scaler is not None and math.isfinite(loss))
+        return StepInfo(sound, loss, grad_norm, lr, not sound)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the state of optimizer, schedule, scaler and counters, between two windows.
+
+        Returns:
+            A dict that ``torch.load(weights_only=True)`` can read back.
+
+        Raises:
+            RuntimeError: Inside a window, whose gradients would be lost.
+        """
+        if self._losses:
+            raise RuntimeError("state_dict() must be called between windows, after step()")
+        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler}
+        state: dict[str, object] = {k: p.state_dict() for k, p in parts.items() if p is not None}
+        counters = (self.num_steps, self.num_skipped, self._skips_in_a_row)
+        return {**state, "counters": list(counters)}
+
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
+        """Continue from a state.
+
+        Args:
+            state_dict: As ``state_dict`` gave it, from a stepper with the same parts.
+
+        Raises:
+            ValueError: If it holds other parts than this stepper has.
+        """
+        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler}
+        present = {name: part for name, part in parts.items() if part is not None}
+        if set(state_dict) != {*present, "counters"}:
+            raise check.fail(
+                "state_dict", f"of {', '.join(present)} and counters", ", ".join(state_dict)
+            )
+        for name, part in present.items():
+            part.load_state_dict(state_dict[name])  # pyright: ignore[reportArgumentType]
+        self.num_steps, self.num_skipped, self._skips_in_a_row = state_dict["counters"]  # pyright: ignore[reportGeneralTypeIssues]
+        self._clear()
+
+    def _parameters(self) -> Iterator[Tensor]:
+        return (p for group in self.optimizer.param_groups for p in group["params"])
+
+    def _closes(self) -> bool:
+        if self._window is not None:
+            return self._window.last
+        return len(self._losses) >= self.accumulate
+
+    def _average(self, gradients: list[Tensor]) -> tuple[float, Tensor]:
+        """Divide the summed gradients by the window's weight; return the mean loss and the norm."""
+        total = sum(self._weights)
+        if isinstance(total, Tensor) or total not in (0.0, 1.0):
+            torch._foreach_div_(gradients, total)
+        norm = get_total_norm(gradients)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # shards of FSDP2
+        if len(self._losses) == 1:
+            return float(self._losses[0]), norm
+        losses = torch.stack(self._losses).tolist()
+        weights = [float(weight) for weight in self._weights]
+        weighted = math.fsum(w * loss for w, loss in zip(weights, losses, strict=True))
+        return (weighted / float(total) if total else math.nan), norm
+
+    def _apply(self, norm: Tensor) -> None:
+        if self.clip_norm is not None:
+            clip_grads_with_norm_(self._parameters(), self.clip_norm, norm)
+        if self.clip_value is not None:
+            clip_grad_value_(self._parameters(), self.clip_value)
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+        self.num_steps += 1
+        self._skips_in_a_row = 0
+
+    def _diagnosis(self, loss: float) -> str:
+        """Say what is not finite: which micro-batches' loss, else which parameters' gradient."""
+        place = f"in optimizer step {self.num_steps + 1}"
+        if not math.isfinite(loss):
+            wrong = [str(i) for i, value in enumerate(self._losses) if not value.isfinite().all()]
+            return f"the loss is {loss} {place}, micro-batch {', '.join(wrong)} of its window"
+        wrong = [
+            name
+            for name, parameter in self.model.named_parameters()
+            if parameter.grad is not None and not parameter.grad.isfinite().all()
+        ]
+        names = ", ".join(wrong[:_NAMES_SHOWN]) + (", ..." if len(wrong) > _NAMES_SHOWN else "")
+        return f"the gradient is not finite {place}, first in {names or 'another process'}"
+
+    def _refuse(self, trouble: str, *, overflow: bool) -> None:
+        """Count a window that was thrown away; raise or warn as asked."""
+        self.num_skipped += 1
+        self._skips_in_a_row += 1
+        if self._skips_in_a_row > self.max_skips:
+            raise FloatingPointError(f"{self._skips_in_a_row} windows skipped in a row: {trouble}")
+        if overflow:
+            return
+        if self.nonfinite == "raise":
+            raise FloatingPointError(f"{trouble}; the parameters are as they were before it")
+        if self.nonfinite == "warn":
+            warnings.warn(f"skipped a window: {trouble}", RuntimeWarning, stacklevel=3)
+
+    def _clear(self) -> None:
+        """Open a new window: no gradients, no losses."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._losses.clear()
+        self._weights.clear()
