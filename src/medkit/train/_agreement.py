@@ -4,20 +4,37 @@ import torch
 from torch import distributed
 
 
-def any_process(flag: bool, *, device: torch.device | None = None) -> bool:
-    """Return whether ``flag`` is true in any process; without a process group, the flag itself.
-
-    Args:
-        flag: This process' answer.
-        device: Where the group's backend computes; None is the CPU, or this process' GPU for a
-            group that has only NCCL.
-    """
-    if not (distributed.is_available() and distributed.is_initialized()):
+def any_process(flag: bool) -> bool:
+    """Return whether ``flag`` is true in any process; without a process group, the flag itself."""
+    if not _several():
         return flag
-    if distributed.get_world_size() == 1:
-        return flag
-    if device is None:
-        device = torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
-    vote = torch.tensor(int(flag), device=device)
-    distributed.all_reduce(vote, op=distributed.ReduceOp.MAX)
+    vote = torch.tensor(int(flag), device=_device())
+    distributed.all_reduce(vote, op=distributed.ReduceOp.MAX)  # pyright: ignore[reportUnknownMemberType]  untyped
     return bool(vote.item())
+
+
+def mean_over_processes(value: float) -> float:
+    """Return the mean of ``value`` over all processes; alone, the value itself."""
+    if not _several():
+        return value
+    total = torch.tensor(value, device=_device(), dtype=torch.float64)
+    distributed.all_reduce(total)  # pyright: ignore[reportUnknownMemberType]  untyped
+    return total.item() / distributed.get_world_size()
+
+
+def rank() -> int:
+    """Return the number of this process in its group, 0 without one."""
+    return distributed.get_rank() if _several() else 0
+
+
+def _several() -> bool:
+    return (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
+
+
+def _device() -> torch.device:
+    """Return where the group's backend computes: NCCL alone cannot reduce what is on the CPU."""
+    return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")

@@ -10,9 +10,9 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,27 +20,16 @@ from torch import Tensor, nn
 import medkit
 from medkit._core import check
 
+from ._agreement import rank
 from ._checked import CheckpointError, Json, read_checked, write_checked
 from ._commit import file_crc32, remove_leftovers, replacing, sync_folder, temporary_name
 from ._early_stopping import Mode
 from ._seeding import rng_state, set_rng_state
+from ._stateful import Stateful
 from ._weights import load_weights, write_weights
 
 _NAME = re.compile(r"step_(\d{9,})(?:-(\d+))?")
 _WEIGHTS, _STATE, _META = "weights.pt", "state.pt", "meta.json"
-
-
-class Stateful(Protocol):
-    """Anything with a state: modules, optimizers, schedules, and most parts of this package."""
-
-    def state_dict(self) -> Mapping[str, object]:
-        """Return what there is to remember."""
-        ...
-
-    @property
-    def load_state_dict(self) -> Callable[..., object]:
-        """Go on from a state that ``state_dict`` gave."""
-        ...
 
 
 class CheckpointReport(NamedTuple):
@@ -262,28 +251,34 @@ class CheckpointManager:
             The step it was saved at.
 
         Raises:
-            FileNotFoundError: If there is no whole checkpoint.
-            CheckpointError: If it is damaged or does not fit.
+            FileNotFoundError: If there is no checkpoint.
+            CheckpointError: If it is damaged, or does not fit; for "latest", if all are damaged.
         """
-        named = {"latest": self.latest, "best": self.best}.get(str(path))
-        found = Path(path) if named is None else named()
-        if found is None:
-            raise FileNotFoundError(f"{self.root} holds no whole checkpoint")
+        found = self._find(path)
         report = self.verify(found)
         if report.problems:
             raise CheckpointError(f"{found} is damaged: {'; '.join(report.problems)}")
         states = cast("dict[str, Mapping[str, object]]", read_checked(found / _STATE).value)
-        random_state = cast("dict[str, Tensor]", states.pop("rng"))
+        random_states = cast("dict[str, dict[str, Tensor]]", states.pop("rng"))
         self._load(found, states, strict=strict)
         if path == "latest":
             self._set_aside_later(found)
         self._saved_at = time.monotonic()
         _warn_of_other_machine(_meta(found))
-        set_rng_state(random_state)
+        set_rng_state(random_states[str(rank())])
         return report.step
 
     def _folders(self) -> list[Path]:
         return sorted((p for p in self.root.iterdir() if _NAME.fullmatch(p.name)), key=_order)
+
+    def _find(self, path: str | Path) -> Path:
+        if path not in {"latest", "best"}:
+            return Path(path)
+        if found := self.latest() if path == "latest" else self.best():
+            return found
+        if path == "latest" and self._folders():
+            raise CheckpointError(f"every checkpoint in {self.root} is damaged")
+        raise FileNotFoundError(f"{self.root} holds no checkpoint to call {path}")
 
     def _free_name(self, step: int) -> Path:
         first = self.root / f"step_{step:09d}"
@@ -293,7 +288,7 @@ class CheckpointManager:
     def _write(self, folder: Path, step: int, metric: float | None, extra: dict[str, Json]) -> None:
         model = self._objects.get("model")
         states = {n: o.state_dict() for n, o in self._objects.items() if n != "model"}
-        weights = {} if model is None else model.state_dict()
+        weights: Mapping[str, object] = {} if model is None else model.state_dict()
         self._require_space(_num_bytes(weights) + _num_bytes(states))
         files: dict[str, Json] = {}
         if model is not None:
@@ -301,10 +296,11 @@ class CheckpointManager:
                 write_weights(stream, cast("Mapping[str, Tensor]", weights))
             files[_WEIGHTS] = {"size": stream.size, "crc32": stream.crc32}
         with replacing(folder / _STATE, fsync=self.fsync) as stream:
-            write_checked(stream, {**states, "rng": rng_state()})
+            write_checked(stream, {**states, "rng": {str(rank()): rng_state()}})
         files[_STATE] = {"size": stream.size, "crc32": stream.crc32}
         ranked = metric is not None and math.isfinite(metric)
         meta: dict[str, Json] = {
+            "format": 1,
             "step": step,
             "metric": float(metric) if metric is not None and ranked else None,
             "ranked_by": [self.metric, self.mode] if ranked else None,

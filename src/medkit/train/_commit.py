@@ -5,7 +5,7 @@ import platform
 import re
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -44,7 +44,7 @@ class Checked:
 
 
 @contextmanager
-def replacing(path: Path, *, fsync: bool = True) -> Iterator[Checked]:
+def replacing(path: Path, *, fsync: bool = True) -> Generator[Checked, None, None]:
     """Open a file that takes the place of ``path`` once it is complete and on the disk.
 
     The bytes go to another name in the same folder, since a rename is atomic only within one file

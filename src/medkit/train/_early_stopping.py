@@ -53,7 +53,8 @@ class EarlyStopping:
     ) -> None:
         check.one_of("mode", mode, ("min", "max"))
         self.patience = check.integer("patience", patience, minimum=1)
-        self.metric, self.mode = metric, mode
+        self.metric = metric
+        self.mode: Mode = mode
         self.min_delta = check.non_negative("min_delta", min_delta)
         self.best: float | None = None
         self.num_bad = 0

@@ -1,19 +1,21 @@
 """Training and evaluation written with the public parts only: read it, copy it, change it."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from contextlib import suppress
+from typing import Literal, NamedTuple, Protocol, SupportsFloat, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from medkit._core import check
 
-from ._checkpoint import CheckpointManager, Stateful
+from ._checkpoint import CheckpointManager
 from ._early_stopping import EarlyStopping
 from ._history import History
 from ._loader import ResumableLoader, num_batches
 from ._progress import Progress
 from ._seeding import fork_rng
+from ._stateful import Stateful
 from ._stepper import Stepper
 from ._stop import StopSignal
 
@@ -22,8 +24,18 @@ Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
 
+@runtime_checkable
 class Metric(Protocol[Result_co]):
-    """What ``evaluate`` asks of a metric: take in batches, give a result, begin anew."""
+    """What ``evaluate`` asks of a metric: take in batches, give a result, begin anew.
+
+    Example:
+        >>> class Voxels:
+        ...     def reset(self): self.count = 0
+        ...     def update(self, prediction, target): self.count += target.numel()
+        ...     def compute(self): return self.count
+        >>> isinstance(Voxels(), Metric)
+        True
+    """
 
     def update(self, prediction: Tensor, target: Tensor, /) -> object:
         """Take in one batch."""
@@ -109,22 +121,16 @@ def fit(
     """
     if stepper.model is not model:
         raise check.fail("stepper", "made for this model", type(stepper.model).__name__)
-    per_epoch = num_batches(train_loader)
-    if per_epoch == 0:
-        raise check.fail("train_loader", "one that gives batches", "no batch")
     data, history = ResumableLoader(train_loader), History()
-    parts: dict[str, Stateful] = {
-        "model": model,
-        "stepper": stepper,
-        "data": data,
-        "history": history,
-    }
+    parts: dict[str, Stateful] = {"model": model, "stepper": stepper}
+    parts |= {"data": data, "history": history}
     if early_stopping is not None:
         parts["early_stopping"] = early_stopping
-    if checkpoints is not None:
-        _begin(checkpoints, parts, resume=resume)
-    total = per_epoch and per_epoch * epochs
+    _check_watched(checkpoints, early_stopping, validated=validate is not None)
+    _begin(checkpoints, parts, resume=resume)
+    per_epoch = _batches_per_epoch(train_loader)
     initial = data.epoch * (per_epoch or 0) + data.done
+    total = per_epoch and per_epoch * epochs
     device = next(model.parameters()).device
     shown: dict[str, float] = {}
     with StopSignal() as stop, Progress(total, initial=initial, show=progress) as bar:
@@ -138,24 +144,20 @@ def fit(
                 stepper.backward(loss)
                 info = stepper.step()
                 if info.stepped:
+                    history.log_step(stepper.num_steps, epoch=epoch, info=info)
                     shown["loss"] = info.loss
-                    history.log_step(
-                        stepper.num_steps,
-                        epoch=epoch,
-                        loss=info.loss,
-                        lr=info.lr,
-                        grad_norm=info.grad_norm,
-                    )
                 bar.update(shown, label=f"epoch {epoch + 1}/{epochs}")
-                if window.last and stop.requested():
-                    _save(checkpoints, stepper, history, {})
+                stopping = window.last and stop.requested()
+                if stopping or (
+                    info.stepped and checkpoints and checkpoints.due(stepper.num_steps)
+                ):
+                    _save(checkpoints, stepper, history, None)
+                if stopping:
                     return FitResult(history, "signal")
-                if info.stepped and checkpoints and checkpoints.due(stepper.num_steps):
-                    checkpoints.save(stepper.num_steps)
-            values = {"train_loss": history.mean_loss(epoch)}
-            values |= {} if validate is None else validate()
+            scores = {} if validate is None else dict(validate())
+            values = {"train_loss": history.mean_loss(epoch), **scores}
             history.log_epoch(stepper.num_steps, epoch=epoch, values=values)
-            shown |= values
+            shown |= scores
             if early_stopping is not None:
                 early_stopping.update(_watched(values, early_stopping.metric))
             _save(checkpoints, stepper, history, values)
@@ -220,33 +222,57 @@ def evaluate(
     return _numbers(results, score)
 
 
-def _begin(checkpoints: CheckpointManager, parts: dict[str, Stateful], *, resume: bool) -> None:
-    checkpoints.register(parts)
-    if checkpoints.latest() is None:
+def _begin(
+    checkpoints: CheckpointManager | None, parts: Mapping[str, Stateful], *, resume: bool
+) -> None:
+    """Go on from the latest checkpoint where asked; refuse to mix two runs in one folder."""
+    if checkpoints is None:
+        if resume:
+            raise check.fail("checkpoints", "given to resume", checkpoints)
         return
-    if not resume:
+    checkpoints.register(parts)
+    if resume:
+        with suppress(FileNotFoundError):
+            checkpoints.restore()
+    elif checkpoints.latest() is not None:
         raise check.fail("resume", f"True to go on with the run in {checkpoints.root}", resume)
-    checkpoints.restore()
 
 
 def _save(
     checkpoints: CheckpointManager | None,
     stepper: Stepper,
     history: History,
-    values: Mapping[str, float],
+    values: Mapping[str, float] | None,
 ) -> None:
     if checkpoints is None:
         return
-    ranked = checkpoints.metric is not None and bool(values)
-    metric = _watched(values, checkpoints.metric) if ranked else None
+    name = checkpoints.metric
+    metric = None if values is None or name is None else _watched(values, name)
     checkpoints.save(stepper.num_steps, metric=metric)
     history.save(checkpoints.root / "history.csv")
 
 
-def _watched(values: Mapping[str, float], name: str | None) -> float:
+def _watched(values: Mapping[str, float], name: str) -> float:
     if name not in values:
         raise check.fail("metric", f"one of {', '.join(values)}", name)
     return values[name]
+
+
+def _check_watched(
+    checkpoints: CheckpointManager | None, early_stopping: EarlyStopping | None, *, validated: bool
+) -> None:
+    """Refuse before the first epoch what could only fail after it."""
+    names = {part.metric for part in (checkpoints, early_stopping) if part is not None}
+    unknown = sorted(name for name in names - {"train_loss"} if name is not None)
+    if unknown and not validated:
+        raise check.fail("metric", "train_loss without validate", unknown[0])
+
+
+def _batches_per_epoch(loader: Iterable[object]) -> int | None:
+    count = num_batches(loader)
+    if count == 0:
+        raise check.fail("train_loader", "one that gives batches", "an empty one")
+    return count
 
 
 def _numbers(
@@ -255,7 +281,12 @@ def _numbers(
 ) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for name, result in results.items():
-        value = float(result) if score is None else score(result)
+        if score is None and not isinstance(result, SupportsFloat):
+            raise TypeError(
+                f"metric {name!r} must give a number or score must turn its result into one; "
+                f"got {type(result).__name__}"
+            )
+        value = float(cast("SupportsFloat", result)) if score is None else score(result)
         if isinstance(value, Mapping):
             numbers |= {f"{name}/{part}": float(number) for part, number in value.items()}
         else:

@@ -1,17 +1,25 @@
 """Parameter groups: what decays, and what learns how fast."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
 from medkit._core import check
 
 _NORMS = (
-    nn.modules.batchnorm._NormBase,  # noqa: SLF001  batch and instance norms of every rank
+    nn.modules.batchnorm._NormBase,  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  batch and instance norms
     nn.GroupNorm,
     nn.LayerNorm,
     nn.RMSNorm,
 )
+
+
+@runtime_checkable
+class _NamesExceptions(Protocol):
+    """The convention of timm and others for a model that knows what must not decay."""
+
+    def no_weight_decay(self) -> Collection[str]: ...
 
 
 def param_groups(
@@ -90,8 +98,7 @@ def param_groups(
 
 
 def _without_decay(model: nn.Module, skip: Collection[str]) -> set[str]:
-    asked = getattr(model, "no_weight_decay", None)
-    listed = {*skip, *(asked() if callable(asked) else ())}
+    listed = {*skip, *(model.no_weight_decay() if isinstance(model, _NamesExceptions) else ())}
     of_norms = {
         id(parameter)
         for module in model.modules()

@@ -16,12 +16,15 @@ from torch import Tensor
 from medkit._core import check
 
 from ._commit import write_bytes
+from ._stepper import StepInfo
 
 STEP_COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm")
 Row = dict[str, float]
 
 if TYPE_CHECKING:
-    Column = array[float]
+    from typing import TypeAlias
+
+    Column: TypeAlias = "array[float]"
 else:
     Column = array  # before Python 3.12 an array takes no type
 
@@ -39,7 +42,8 @@ class History:
 
     Example:
         >>> history = History()
-        >>> history.log_step(1, epoch=0, loss=0.9, lr=1e-3, grad_norm=2.0)
+        >>> info = StepInfo(stepped=True, loss=0.9, grad_norm=2.0, lr=1e-3, skipped=False)
+        >>> history.log_step(1, epoch=0, info=info)
         >>> history.log_epoch(1, epoch=0, values={"dice": 0.7})
         >>> history.log_epoch(2, epoch=1, values={"dice": 0.8})
         >>> list(history.epochs["dice"])
@@ -50,17 +54,15 @@ class History:
         self.steps: dict[str, Column] = {name: array("d") for name in STEP_COLUMNS}
         self.epochs: dict[str, Column] = {"epoch": array("d"), "step": array("d")}
 
-    def log_step(self, step: int, *, epoch: int, loss: float, lr: float, grad_norm: float) -> None:
+    def log_step(self, step: int, *, epoch: int, info: StepInfo) -> None:
         """Add the row of one optimizer step.
 
         Args:
             step: Steps taken, this one included.
             epoch: Epoch it belongs to, from 0.
-            loss: Mean loss of its window.
-            lr: Learning rate it was taken with.
-            grad_norm: Norm of the gradient before clipping.
+            info: What ``Stepper.step`` gave back.
         """
-        row = (step, epoch, loss, lr, grad_norm)
+        row = (step, epoch, info.loss, info.lr, info.grad_norm)
         for column, value in zip(self.steps.values(), row, strict=True):
             column.append(value)
 
@@ -156,7 +158,7 @@ class History:
             state_dict: As ``state_dict`` gave it.
         """
         for name in ("steps", "epochs"):
-            columns = {k: array("d", v.tolist()) for k, v in state_dict[name].items()}
+            columns = {k: array("d", v.numpy().tolist()) for k, v in state_dict[name].items()}
             setattr(self, name, columns)
 
 

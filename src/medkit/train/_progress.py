@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from tqdm import tqdm
 
@@ -43,7 +43,7 @@ class Progress:
         self.every_s = check.non_negative("every_s", every_s)
         shown = sys.stderr.isatty() if show is None else show
         self._next = 0.0
-        self._bar: tqdm[None] | None = (
+        self._bar: tqdm[NoReturn] | None = (
             tqdm(
                 total=total,
                 initial=initial,

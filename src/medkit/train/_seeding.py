@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import cast
 
@@ -101,10 +101,10 @@ def set_rng_state(state: Mapping[str, Tensor]) -> None:
         >>> random.random() == first
         True
     """
-    version, *words = state["python"].tolist()
-    gauss = state["python_gauss"].tolist()
+    version, *words = state["python"].numpy().tolist()
+    gauss = state["python_gauss"].numpy().tolist()
     random.setstate((version, tuple(words), gauss[0] if gauss else None))
-    *keys, position, has_gauss = state["numpy"].tolist()
+    *keys, position, has_gauss = state["numpy"].numpy().tolist()
     np.random.set_state(  # noqa: NPY002
         ("MT19937", np.array(keys, np.uint32), position, has_gauss, state["numpy_gauss"].item())
     )
@@ -116,7 +116,7 @@ def set_rng_state(state: Mapping[str, Tensor]) -> None:
 
 
 @contextmanager
-def fork_rng(*, seed: int | None = None) -> Iterator[None]:
+def fork_rng(*, seed: int | None = None) -> Generator[None, None, None]:
     """Set the global random state aside, and put it back at the end.
 
     Whatever happens inside (validation, sampling, dropout at prediction time) leaves the numbers

@@ -3,23 +3,32 @@
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from typing import Literal, NamedTuple, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from medkit._core import check
 
-from ._agreement import any_process
+from ._agreement import any_process, mean_over_processes
 from ._amp import AmpMode, AmpPolicy
+from ._stateful import Stateful
 from ._window import Window, gradient_exchange, is_shared, windows
 
 Batch = TypeVar("Batch")
 _NAMES_SHOWN = 3
+_COUNTERS = ("num_steps", "num_skipped", "skips_in_a_row")
+
+
+@runtime_checkable
+class _Sharded(Protocol):
+    """A DTensor: a number that FSDP2 holds in parts."""
+
+    def full_tensor(self) -> Tensor: ...
 
 
 class StepInfo(NamedTuple):
@@ -106,6 +115,8 @@ class Stepper:
         check.one_of("nonfinite", nonfinite, ("raise", "skip", "warn"))
         if clip_norm is not None and clip_value is not None:
             raise check.fail("clip_value", "None when clip_norm is given", clip_value)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise check.fail("scheduler", "a function of the step", type(scheduler).__name__)
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.accumulate = check.integer("accumulate", accumulate, minimum=1)
         self.clip_norm = None if clip_norm is None else check.positive("clip_norm", clip_norm)
@@ -114,10 +125,14 @@ class Stepper:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.amp = amp if isinstance(amp, AmpPolicy) else AmpPolicy(amp, device=device)
         self.scaler = self.amp.make_scaler()
-        self.num_steps = self.num_skipped = self._skips_in_a_row = 0
+        self.num_steps: int = 0
+        self.num_skipped: int = 0
+        self._skips_in_a_row: int = 0
+        self._shared = is_shared(model)
         self._window: Window | None = None
         self._losses: list[Tensor] = []
         self._weights: list[float | Tensor] = []
+        self._batches: list[str] = []
 
     def micro_batches(self, loader: Iterable[Batch]) -> Iterator[tuple[Batch, Window]]:
         """Yield each batch with its place in its window, and tell ``step`` where windows end.
@@ -138,9 +153,14 @@ class Stepper:
         """
         self._clear()
         try:
-            for batch, window in windows(loader, self.accumulate):
+            for number, (batch, window) in enumerate(windows(loader, self.accumulate)):
                 self._window = window
-                with gradient_exchange(self.model, last=window.last):
+                self._batches.append(_description(batch, number))
+                with (
+                    gradient_exchange(self.model, last=window.last)
+                    if self._shared
+                    else nullcontext()
+                ):
                     yield batch, window
                 if window.last and self._losses:
                     raise RuntimeError("step() must be called at the end of every window")
@@ -206,7 +226,7 @@ class Stepper:
         loss, norm = self._average(gradients)
         grad_norm = float(norm)
         sound = math.isfinite(loss) and math.isfinite(grad_norm)
-        if is_shared(self.model):
+        if self._shared:
             sound = not any_process(not sound)
         trouble = "" if sound else self._diagnosis(loss)
         if sound:
@@ -231,10 +251,9 @@ class Stepper:
         """
         if self._losses:
             raise RuntimeError("state_dict() must be called between windows, after step()")
-        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler}
-        state: dict[str, object] = {k: p.state_dict() for k, p in parts.items() if p is not None}
         counters = (self.num_steps, self.num_skipped, self._skips_in_a_row)
-        return {**state, "counters": list(counters)}
+        state: dict[str, object] = dict(zip(_COUNTERS, counters, strict=True))
+        return {**state, **{name: part.state_dict() for name, part in self._parts().items()}}
 
     def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
         """Continue from a state.
@@ -245,16 +264,23 @@ class Stepper:
         Raises:
             ValueError: If it holds other parts than this stepper has.
         """
-        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler}
-        present = {name: part for name, part in parts.items() if part is not None}
-        if set(state_dict) != {*present, "counters"}:
-            raise check.fail(
-                "state_dict", f"of {', '.join(present)} and counters", ", ".join(state_dict)
-            )
-        for name, part in present.items():
-            part.load_state_dict(state_dict[name])  # pyright: ignore[reportArgumentType]
-        self.num_steps, self.num_skipped, self._skips_in_a_row = state_dict["counters"]  # pyright: ignore[reportGeneralTypeIssues]
+        parts = self._parts()
+        if set(state_dict) != {*_COUNTERS, *parts}:
+            rule = f"made of {', '.join((*_COUNTERS, *parts))}"
+            raise check.fail("state_dict", rule, ", ".join(state_dict))
+        for name, part in parts.items():
+            part.load_state_dict(state_dict[name])
+        counters = (check.integer(name, state_dict[name], minimum=0) for name in _COUNTERS)
+        self.num_steps, self.num_skipped, self._skips_in_a_row = counters
         self._clear()
+
+    def _parts(self) -> dict[str, Stateful]:
+        parts: dict[str, Stateful] = {"optimizer": self.optimizer}
+        if self.scheduler is not None:
+            parts["scheduler"] = self.scheduler
+        if self.scaler is not None:
+            parts["scaler"] = self.scaler
+        return parts
 
     def _parameters(self) -> Iterator[Tensor]:
         return (p for group in self.optimizer.param_groups for p in group["params"])
@@ -266,17 +292,21 @@ class Stepper:
 
     def _average(self, gradients: list[Tensor]) -> tuple[float, Tensor]:
         """Divide the summed gradients by the window's weight; return the mean loss and the norm."""
-        total = sum(self._weights)
-        if isinstance(total, Tensor) or total not in (0.0, 1.0):
-            torch._foreach_div_(gradients, total)
-        norm = get_total_norm(gradients)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # shards of FSDP2
-        if len(self._losses) == 1:
-            return float(self._losses[0]), norm
-        losses = torch.stack(self._losses).tolist()
+        losses = [float(loss) for loss in torch.stack(self._losses).cpu()]
         weights = [float(weight) for weight in self._weights]
+        total = sum(weights)
+        shared = mean_over_processes(total) if self._shared else total
+        if shared not in (0.0, 1.0):
+            torch._foreach_div_(gradients, shared)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]  no public one
+        norm = get_total_norm(gradients)
+        if isinstance(norm, _Sharded):
+            norm = norm.full_tensor()
+        if len(losses) == 1:
+            return losses[0], norm
         weighted = math.fsum(w * loss for w, loss in zip(weights, losses, strict=True))
-        return (weighted / float(total) if total else math.nan), norm
+        if total:
+            return weighted / total, norm
+        return (0.0 if shared else math.nan), norm
 
     def _apply(self, norm: Tensor) -> None:
         if self.clip_norm is not None:
@@ -291,18 +321,23 @@ class Stepper:
         self._skips_in_a_row = 0
 
     def _diagnosis(self, loss: float) -> str:
-        """Say what is not finite: which micro-batches' loss, else which parameters' gradient."""
+        """Say what is not finite: which batches' loss, else which parameters' gradient."""
         place = f"in optimizer step {self.num_steps + 1}"
+        names = self._batches or [f"micro-batch {i}" for i in range(len(self._losses))]
         if not math.isfinite(loss):
-            wrong = [str(i) for i, value in enumerate(self._losses) if not value.isfinite().all()]
-            return f"the loss is {loss} {place}, micro-batch {', '.join(wrong)} of its window"
+            pairs = zip(names, self._losses, strict=False)
+            wrong = [name for name, value in pairs if not value.isfinite()]
+            return (
+                f"the loss is {loss} {place}, from {', '.join(wrong) or 'weights that are all 0'}"
+            )
         wrong = [
             name
             for name, parameter in self.model.named_parameters()
             if parameter.grad is not None and not parameter.grad.isfinite().all()
         ]
-        names = ", ".join(wrong[:_NAMES_SHOWN]) + (", ..." if len(wrong) > _NAMES_SHOWN else "")
-        return f"the gradient is not finite {place}, first in {names or 'another process'}"
+        listed = ", ".join(wrong[:_NAMES_SHOWN]) + (", ..." if len(wrong) > _NAMES_SHOWN else "")
+        where = f"first at {listed}" if wrong else "in another process or by overflow of its norm"
+        return f"the gradient is not finite {place} ({', '.join(names)}), {where}"
 
     def _refuse(self, trouble: str, *, overflow: bool) -> None:
         """Count a window that was thrown away; raise or warn as asked."""
@@ -322,3 +357,11 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         self._losses.clear()
         self._weights.clear()
+        self._batches.clear()
+
+
+def _description(batch: object, number: int) -> str:
+    """Return words that let the user find a batch again."""
+    if not isinstance(batch, Mapping) or "id" not in batch:
+        return f"batch {number} of this pass"
+    return f"batch {number} of this pass (id {cast('Mapping[object, object]', batch)['id']})"
