@@ -1,0 +1,160 @@
+"""Sums and means of values that lie sorted by group."""
+
+from typing import Protocol, cast
+
+import torch
+from jaxtyping import Integer, Num
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
+
+from medkit._core import check
+from medkit.ops._scatter import accumulation_dtype, add_up, divide, group_by, group_sizes
+
+
+def segment_sum(
+    src: Num[Tensor, "..."],
+    index: Integer[Tensor, "position"],
+    dim: int = -1,
+    dim_size: int | None = None,
+    *,
+    lengths: Integer[Tensor, "group"] | None = None,
+) -> Num[Tensor, "..."]:
+    """Sum the values that share an index, where the index never falls.
+
+    Use it instead of :func:`scatter_sum` where values lie sorted by group. The result is the same
+    on a CPU, and on a GPU it is the same at every run, since no two threads add to one number.
+
+    Args:
+        src: Values.
+        index: Group of each position along ``dim``, one axis, in order.
+        dim: Axis of ``src`` to reduce.
+        dim_size: Number of groups; None takes the last index plus one.
+        lengths: Number of positions of each group where the caller knows it, so that ``index`` is
+            not searched again; the caller then answers for the order as well. None counts them.
+
+    Returns:
+        The sums, in the type of ``src``; zero for a group without values.
+
+    Raises:
+        TypeError: If ``index`` is not of an integer type or ``src`` is boolean.
+        ValueError: If ``index`` does not fit ``src``, is out of range or falls. It is read to
+            find out, which stalls a GPU; a compiled graph does not look.
+
+    Example:
+        >>> segment_sum(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]))
+        tensor([1., 0., 6.])
+    """
+    return _segments(src, index, dim, dim_size, lengths, mean=False)
+
+
+def segment_mean(
+    src: Num[Tensor, "..."],
+    index: Integer[Tensor, "position"],
+    dim: int = -1,
+    dim_size: int | None = None,
+    *,
+    lengths: Integer[Tensor, "group"] | None = None,
+) -> Num[Tensor, "..."]:
+    """Average the values that share an index, where the index never falls.
+
+    Use it instead of :func:`scatter_mean` where values lie sorted by group; see
+    :func:`segment_sum`.
+
+    Args:
+        src: Values.
+        index: Group of each position along ``dim``, one axis, in order.
+        dim: Axis of ``src`` to reduce.
+        dim_size: Number of groups; None takes the last index plus one.
+        lengths: Number of positions of each group, as for :func:`segment_sum`.
+
+    Returns:
+        The means, in the type of ``src``; zero for a group without values.
+
+    Raises:
+        TypeError: If ``index`` is not of an integer type or ``src`` is boolean.
+        ValueError: If ``index`` does not fit ``src``, is out of range or falls.
+
+    Example:
+        >>> segment_mean(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]))
+        tensor([1., 0., 3.])
+    """
+    return _segments(src, index, dim, dim_size, lengths, mean=True)
+
+
+class _Saved(Protocol):
+    """What a context holds in the backward pass; torch does not say so."""
+
+    saved_tensors: tuple[Tensor, ...]
+
+
+class _SegmentSum(Function):
+    """Sums of runs along the first axis, with a gradient that can be differentiated again."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, values: Tensor, index: Tensor, lengths: Tensor, trusted: bool
+    ) -> Tensor:
+        """Return one sum per run."""
+        ctx.save_for_backward(index)
+        return torch.segment_reduce(values, "sum", lengths=lengths, axis=0, unsafe=trusted)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        """Return to each value the gradient of its run."""
+        (index,) = cast("_Saved", ctx).saved_tensors
+        return grad_outputs[0].index_select(0, index), None, None, None
+
+
+def _run_sums(values: Tensor, index: Tensor, lengths: Tensor, *, trusted: bool) -> Tensor:
+    if torch.compiler.is_compiling():  # tracing a Function warns of torch's own making
+        return torch.segment_reduce(values, "sum", lengths=lengths, axis=0, unsafe=True)
+    return cast(
+        "Tensor",
+        _SegmentSum.apply(values, index, lengths, trusted),  # pyright: ignore[reportUnknownMemberType]  torch has no type
+    )
+
+
+def _segments(
+    src: Tensor,
+    index: Tensor,
+    dim: int,
+    dim_size: int | None,
+    lengths: Tensor | None,
+    *,
+    mean: bool,
+) -> Tensor:
+    """Return the sum or mean of each run of ``index``."""
+    if index.ndim != 1:
+        raise check.fail("index", "of one axis", f"shape {tuple(index.shape)}")
+    trusted = lengths is None
+    if lengths is None:
+        groups = group_by(src, index, dim, dim_size)
+        _check_sorted(index, groups.size)
+        edges = torch.arange(groups.size + 1, device=index.device)
+        lengths = torch.searchsorted(groups.group.flatten(), edges).diff()
+    else:
+        groups = group_by(src, index, dim, lengths.shape[0] if dim_size is None else dim_size)
+        if tuple(lengths.shape) != (groups.size,):
+            raise check.fail(
+                "lengths", f"of shape ({groups.size},)", f"shape {tuple(lengths.shape)}"
+            )
+    if not src.is_floating_point():  # torch.segment_reduce has no other types
+        total = add_up(src, groups)
+        return divide(total, group_sizes(groups)).to(src.dtype) if mean else total
+    values = src.movedim(groups.dim, 0).to(accumulation_dtype(src))
+    total = _run_sums(values, groups.group.flatten(), lengths, trusted=trusted)
+    if mean:
+        total = divide(total, lengths.reshape(-1, *[1] * (src.ndim - 1)))
+    return total.movedim(0, groups.dim).to(src.dtype)
+
+
+def _check_sorted(index: Tensor, size: int) -> None:
+    if torch.compiler.is_compiling() or not index.numel():
+        return
+    falls = bool((index[1:] < index[:-1]).any())
+    first, last = int(index[0]), int(index[-1])
+    if falls:
+        raise check.fail("index", "in order (scatter_mean takes any order)", "an index that falls")
+    if first < 0 or last >= size:
+        raise check.fail("index", f"in [0, dim_size {size})", f"values from {first} to {last}")
