@@ -1,3 +1,53 @@
 """Volumes, readers, writers, datasets and samplers."""
 
-__all__: list[str] = []
+from medkit.data._dataset import Case, CaseSource, Item, VolumeDataset
+from medkit.data._errors import (
+    AmbiguousSeriesError,
+    ChecksumError,
+    CodecMissingError,
+    DataError,
+    FormatError,
+    GeometryError,
+    LimitError,
+    TruncatedError,
+    UnsafeReferenceError,
+)
+from medkit.data._limits import Limits
+from medkit.data._nifti import read_nifti, write_nifti
+from medkit.data._patch_samplers import (
+    ForegroundPatchSampler,
+    PatchDraw,
+    PatchSampler,
+    UniformPatchSampler,
+)
+from medkit.data._patches import PatchDataset
+from medkit.data._read import read, write
+from medkit.data._volume import Notice, Volume
+
+__all__ = [
+    "AmbiguousSeriesError",
+    "Case",
+    "CaseSource",
+    "ChecksumError",
+    "CodecMissingError",
+    "DataError",
+    "ForegroundPatchSampler",
+    "FormatError",
+    "GeometryError",
+    "Item",
+    "LimitError",
+    "Limits",
+    "Notice",
+    "PatchDataset",
+    "PatchDraw",
+    "PatchSampler",
+    "TruncatedError",
+    "UniformPatchSampler",
+    "UnsafeReferenceError",
+    "Volume",
+    "VolumeDataset",
+    "read",
+    "read_nifti",
+    "write",
+    "write_nifti",
+]

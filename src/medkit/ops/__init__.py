@@ -1,5 +1,18 @@
 """Pure functions on tensors: no module, no state, no files."""
 
+from medkit.ops._affine import (
+    affine_axcodes,
+    affine_shear,
+    affine_spacing,
+    axes_towards,
+    corner_indices,
+    flip_affine,
+    permute_affine,
+    ras_to_lps,
+    rescale_affine,
+    transform_points,
+    translate_affine,
+)
 from medkit.ops._one_hot import class_index, one_hot
 from medkit.ops._overlap import Overlap, overlap
 from medkit.ops._scatter import GroupExtrema, scatter_max, scatter_mean, scatter_min, scatter_sum
@@ -9,15 +22,26 @@ from medkit.ops._window import gaussian_importance, patch_grid
 __all__ = [
     "GroupExtrema",
     "Overlap",
+    "affine_axcodes",
+    "affine_shear",
+    "affine_spacing",
+    "axes_towards",
     "class_index",
+    "corner_indices",
+    "flip_affine",
     "gaussian_importance",
     "one_hot",
     "overlap",
     "patch_grid",
+    "permute_affine",
+    "ras_to_lps",
+    "rescale_affine",
     "scatter_max",
     "scatter_mean",
     "scatter_min",
     "scatter_sum",
     "segment_mean",
     "segment_sum",
+    "transform_points",
+    "translate_affine",
 ]

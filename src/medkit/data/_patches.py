@@ -1,0 +1,140 @@
+"""Random patches of volumes, the same whatever the number of workers."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from medkit._core import check
+from medkit.data._dataset import Case, CaseSource, Item
+from medkit.data._patch_samplers import PatchSampler, UniformPatchSampler
+from medkit.data._volume import crop_padded
+from medkit.ops import translate_affine
+
+
+class PatchDataset(Dataset[Item]):
+    """Random patches of one size, for the ordinary ``DataLoader``.
+
+    Item ``index`` is a patch of case ``index // patches_per_case``, at a place that ``sampler``
+    draws: :class:`ForegroundPatchSampler`, :class:`UniformPatchSampler`, or any object with their
+    method. Patches do not leave the volume; an axis that is shorter than the patch is padded on
+    both sides. Items are plain dicts as in :class:`VolumeDataset`, with the affine of the patch.
+
+    The draw depends on ``(seed, epoch, index)`` alone: the same patches come with any number of
+    workers and after a resume. Call :meth:`set_epoch` before each pass over the data to get new
+    ones; workers that stay alive are told. An index drawn twice in an epoch gives one patch twice.
+
+    Args:
+        dataset: Where the cases come from, usually a :class:`VolumeDataset` with ``cache=True``.
+            Every case is read once when the patch dataset is built.
+        patch_size: Voxels of a patch, one number or one each for d, h and w.
+        sampler: Draws the places; None means :class:`UniformPatchSampler`.
+        patches_per_case: Items per case in an epoch.
+        pad_value: Image value outside of a volume that is smaller than the patch; None makes such
+            a volume an error when the dataset is built.
+        pad_label: Label there, e.g. 0 for background or the ignore_index of the loss; needed with
+            ``pad_value`` if there are labels.
+        seed: Start of the random numbers.
+
+    Raises:
+        ValueError: If a case is smaller than the patch without a pad value, or the sampler cannot
+            use it; the message names the case.
+
+    Example:
+        >>> import numpy as np
+        >>> import torch
+        >>> from medkit.data import ForegroundPatchSampler, Volume, VolumeDataset
+        >>> image = Volume(torch.rand(1, 20, 20, 20), np.eye(4))
+        >>> dataset = VolumeDataset([{"image": image, "label": image.like(image.data > 0.9)}])
+        >>> sampler = ForegroundPatchSampler(probability=0.5)
+        >>> patches = PatchDataset(dataset, patch_size=8, sampler=sampler, patches_per_case=4)
+        >>> len(patches), patches[0]["image"].shape
+        (4, torch.Size([1, 8, 8, 8]))
+    """
+
+    def __init__(
+        self,
+        dataset: CaseSource,
+        *,
+        patch_size: int | Sequence[int],
+        sampler: PatchSampler | None = None,
+        patches_per_case: int = 1,
+        pad_value: float | None = None,
+        pad_label: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        sizes = check.per_axis("patch_size", patch_size, 3)
+        self.patch_size = tuple(check.integer("patch_size", n, minimum=1) for n in sizes)
+        self.patches_per_case = check.integer("patches_per_case", patches_per_case, minimum=1)
+        self.seed = check.integer("seed", seed, minimum=0)
+        self._dataset = dataset
+        self._pad_value = pad_value
+        self._pad_label = pad_label
+        self._epoch: Tensor = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # workers see the epoch that the parent sets
+        self._draws = (sampler or UniformPatchSampler()).prepare(self._checked_cases())
+
+    def __len__(self) -> int:
+        return len(self._draws) * self.patches_per_case
+
+    def __getitem__(self, index: int) -> Item:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index must be below {len(self)}; got {index}")
+        index %= len(self)
+        number = index // self.patches_per_case
+        case = self._dataset.case(number)
+        generator = np.random.default_rng([self.seed, int(self._epoch), index])
+        size = self.patch_size
+        start = self._draws[number].start(case, size, generator)
+        fill = self._pad_value
+        item = Item(
+            image=crop_padded(case.image.data, start, size, fill, dtype=torch.float32),
+            affine=torch.tensor(translate_affine(case.image.affine, start)),
+            id=case.id,
+        )
+        if case.label is not None:
+            fill = self._pad_label
+            item["label"] = crop_padded(case.label.data, start, size, fill, dtype=torch.int64)
+        return item
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the random patches of an epoch; call it before iterating over the loader.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+
+        Raises:
+            ValueError: If ``epoch`` is negative.
+
+        Example:
+            >>> import numpy as np
+            >>> import torch
+            >>> from medkit.data import Volume, VolumeDataset
+            >>> dataset = VolumeDataset([{"image": Volume(torch.rand(1, 20, 20, 20), np.eye(4))}])
+            >>> patches = PatchDataset(dataset, patch_size=8)
+            >>> first = patches[0]["image"]
+            >>> patches.set_epoch(1)
+            >>> torch.equal(first, patches[0]["image"])
+            False
+        """
+        self._epoch.fill_(check.integer("epoch", epoch, minimum=0))
+
+    def _checked_cases(self) -> Iterator[Case]:
+        for number in range(len(self._dataset)):
+            case = self._dataset.case(number)
+            self._check_size(case)
+            yield case
+
+    def _check_size(self, case: Case) -> None:
+        shape = case.image.spatial_shape
+        if all(size >= patch for size, patch in zip(shape, self.patch_size, strict=True)):
+            return
+        needed = {"pad_value": self._pad_value}
+        if case.label is not None:
+            needed["pad_label"] = self._pad_label
+        for name, value in needed.items():
+            if value is None:
+                rule = f"given, as {case.id!r} {shape} is smaller than the patch {self.patch_size}"
+                raise check.fail(name, rule, value)

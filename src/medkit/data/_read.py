@@ -1,0 +1,113 @@
+"""One call that reads or writes any format: content decides on reading, the name on writing."""
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from medkit._core import check
+from medkit.data._errors import FormatError
+from medkit.data._limits import Limits
+from medkit.data._nifti import read_nifti, write_nifti
+from medkit.data._nifti_header import HEADER_BYTES, is_nifti
+from medkit.data._source import open_source
+from medkit.data._volume import Volume
+
+
+class _Reader(Protocol):
+    def __call__(
+        self, path: str | os.PathLike[str], *, limits: Limits | None = None, verify: bool = True
+    ) -> Volume: ...
+
+
+class _Format(NamedTuple):
+    """A file format: how its first bytes look, and what reads it."""
+
+    name: str
+    recognize: Callable[[bytes], bool]
+    """Takes the first bytes of the file, after gzip."""
+    read: _Reader
+
+
+_FORMATS = (_Format("NIfTI", is_nifti, read_nifti),)
+_WRITERS: dict[str, Callable[[Volume, str | os.PathLike[str]], None]] = {
+    ".nii": write_nifti,
+    ".nii.gz": write_nifti,
+}
+
+
+def read(
+    path: str | os.PathLike[str], *, limits: Limits | None = None, verify: bool = True
+) -> Volume:
+    """Read an image file: its exact voxels and geometry, or a named error.
+
+    The first bytes decide which reader is used, not the name, and no second reader is tried after
+    one has recognized the file. Today: NIfTI-1 and NIfTI-2, see :func:`read_nifti`.
+
+    Args:
+        path: The file.
+        limits: Largest sizes to accept; None means ``Limits()``.
+        verify: Check every checksum and length in the file. False is faster by a little, and a
+            damaged file can then give wrong voxels without a word.
+
+    Returns:
+        The volume; ``warnings`` lists what had to be resolved by a rule.
+
+    Raises:
+        DataError: If the file is of no known format or does not hold what it declares.
+        OSError: If the file cannot be opened.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import torch
+        >>> v = Volume(torch.zeros(1, 2, 3, 4), np.eye(4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write(v, f"{folder}/zeros.nii.gz")
+        ...     read(f"{folder}/zeros.nii.gz").shape
+        (1, 2, 3, 4)
+    """
+    with open_source(path) as source:
+        head = source.peek(HEADER_BYTES)
+    for known in _FORMATS:
+        if known.recognize(head):
+            return known.read(path, limits=limits, verify=verify)
+    names = ", ".join(known.name for known in _FORMATS)
+    raise FormatError(
+        f"a known format ({names})",
+        path=os.fspath(path),
+        field="file",
+        value=f"first bytes {head[:8]!r}",
+        remedy="Convert it to NIfTI.",
+    )
+
+
+def write(volume: Volume, path: str | os.PathLike[str]) -> None:
+    """Write a volume in the format that the name ends in: ``.nii`` or ``.nii.gz``.
+
+    The file appears whole or not at all, and other programs read the same voxels at the same
+    places. Options of a format are options of its own writer, e.g. :func:`write_nifti`.
+
+    Args:
+        volume: What to write.
+        path: Where to; an existing file is replaced at the end.
+
+    Raises:
+        ValueError: If no writer knows the ending.
+        OSError: If the file cannot be written; an older file of that name is then untouched.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write(Volume(torch.zeros(1, 2, 3, 4), np.eye(4)), f"{folder}/zeros.nii")
+        ...     Path(f"{folder}/zeros.nii").stat().st_size
+        448
+    """
+    name = os.fspath(path)
+    for ending, writer in _WRITERS.items():
+        if name.endswith(ending):
+            writer(volume, path)
+            return
+    raise check.fail("path", f"a name that ends in {' or '.join(_WRITERS)}", repr(name))
