@@ -56,7 +56,8 @@ def loss_report(
         One verdict for each law.
 
     Raises:
-        ValueError: If ``laws`` or ``excuses`` name a law that does not exist.
+        ValueError: If ``laws``, ``excuses`` or ``vary`` hold a name that does not exist.
+        TypeError: If ``sample`` makes no tensor.
 
     Example:
         >>> from torch.nn import CrossEntropyLoss
@@ -116,7 +117,8 @@ def check_loss(
 
     Raises:
         ContractError: If a law is violated; it is an ``AssertionError`` that lists all of them.
-        ValueError: If ``laws`` or ``excuses`` name a law that does not exist.
+        ValueError: If ``laws``, ``excuses`` or ``vary`` hold a name that does not exist.
+        TypeError: If ``sample`` makes no tensor.
 
     Example:
         >>> import torch

@@ -38,7 +38,7 @@ def module_report(
         One verdict for each law.
 
     Raises:
-        ValueError: If ``laws`` or ``excuses`` name a law that does not exist.
+        ValueError: If ``laws``, ``excuses`` or ``vary`` hold a name that does not exist.
 
     Example:
         >>> from torch import nn
@@ -82,7 +82,7 @@ def check_module(
 
     Raises:
         ContractError: If a law is violated; it is an ``AssertionError`` that lists all of them.
-        ValueError: If ``laws`` or ``excuses`` name a law that does not exist.
+        ValueError: If ``laws``, ``excuses`` or ``vary`` hold a name that does not exist.
 
     Example:
         >>> from functools import partial

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Numbers = Tensor | np.ndarray | float | Sequence[float]
+Numbers = Tensor | np.ndarray | float | int | Sequence[float | int]
 
 
 class Tolerance(NamedTuple):

@@ -61,6 +61,7 @@ class LossSubject:
         self.num_classes = check.integer("num_classes", num_classes, minimum=1)
         self.spatial_shape = tuple(spatial_shape)
         self.parameters = parameters(factory)
+        first_leaf(self.arguments())
         self._settings: dict[tuple[str, ...], list[Options]] = {}
         for name in self.vary:
             if name not in self.parameters:

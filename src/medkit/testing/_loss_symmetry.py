@@ -94,13 +94,20 @@ def memory_layout_changes_nothing(loss: LossSubject, options: Options) -> None:
     """Strides change nothing: channels last, and tensors that are not contiguous."""
     logits, labels = loss.logits(), loss.labels()
     expected = loss.score(options, logits, labels)
-    last = logits.movedim(1, -1).contiguous().movedim(-1, 1)
-    wide = torch.stack([logits, logits], -1)[..., 0]
-    for name, strided in (("channels last", last), ("every second element", wide)):
-        labels_too = torch.stack([labels, labels], -1)[..., 0]
-        scored = loss.score(options, strided, labels_too)
-        same(scored.value, expected.value, name)
-        same(scored.gradient, expected.gradient, f"gradient, {name}")
+    for name, change in (("channels last", _channels_last), ("every second element", _strided)):
+        leaf = logits.clone().requires_grad_()
+        value = loss.run(options, change(leaf), _strided(labels))
+        same(value.detach(), expected.value, name)
+        gradient = torch.autograd.grad(value.sum(), leaf)[0]
+        same(gradient, expected.gradient, f"gradient, {name}")
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def _strided(tensor: Tensor) -> Tensor:
+    return torch.stack([tensor, tensor], -1)[..., 0]
 
 
 @loss_law()
