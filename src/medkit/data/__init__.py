@@ -14,6 +14,7 @@ from medkit.data._errors import (
 )
 from medkit.data._limits import Limits
 from medkit.data._nifti import read_nifti, write_nifti
+from medkit.data._notice import Notice
 from medkit.data._patch_samplers import (
     ForegroundPatchSampler,
     PatchDraw,
@@ -22,7 +23,7 @@ from medkit.data._patch_samplers import (
 )
 from medkit.data._patches import PatchDataset
 from medkit.data._read import read, write
-from medkit.data._volume import Notice, Volume
+from medkit.data._volume import Volume
 
 __all__ = [
     "AmbiguousSeriesError",

@@ -21,6 +21,7 @@ _NO_NUMPY_PEER = {
     torch.bool: torch.uint8,
     torch.float16: torch.float32,
     torch.bfloat16: torch.float32,
+    torch.complex32: torch.complex64,
 }
 
 

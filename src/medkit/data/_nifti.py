@@ -47,8 +47,9 @@ def read_nifti(
     Args:
         path: A ``.nii`` or ``.nii.gz`` file; content decides, not the name.
         limits: Largest sizes to accept; None means ``Limits()``.
-        verify: Check the gzip checksum and that the file ends after the last voxel. False skips
-            both, and a damaged file can then give wrong voxels.
+        verify: Check the gzip checksums and that the file ends after the last voxel. False reads
+            what the header declares without these checks: **a damaged file can then give wrong
+            voxels.**
 
     Returns:
         The voxels and the affine; ``warnings`` lists what had to be resolved by a rule.
@@ -73,7 +74,7 @@ def read_nifti(
         Mapping Conference, 2004; nifti1.h and nifti2.h, https://nifti.nimh.nih.gov.
     """
     limits = limits or Limits()
-    with open_source(path) as source:
+    with open_source(path, verify=verify) as source:
         head = source.peek(HEADER_BYTES)
         header = parse_header(head, source.path)
         slope, inter, scale_notices = scaling(header, source.path)

@@ -4,7 +4,7 @@ import numpy as np
 
 from medkit.data._errors import GeometryError
 from medkit.data._nifti_header import NiftiHeader
-from medkit.data._volume import Notice
+from medkit.data._notice import Notice
 from medkit.ops import affine_spacing, corner_indices, transform_points
 
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # metre, millimetre, micrometre

@@ -44,6 +44,13 @@ _NIFTI2 = np.dtype(
     }
 )  # fmt: skip
 
+_VERSIONS: dict[bytes, tuple[Literal[1, 2], Literal["<", ">"]]] = {
+    (348).to_bytes(4, "little"): (1, "<"),
+    (348).to_bytes(4, "big"): (1, ">"),
+    (540).to_bytes(4, "little"): (2, "<"),
+    (540).to_bytes(4, "big"): (2, ">"),
+}
+
 HEADER_BYTES = 540
 """Bytes from the start of a file that are enough to parse either version."""
 
@@ -113,8 +120,13 @@ class NiftiHeader:
 
 
 def is_nifti(head: bytes) -> bool:
-    """Return whether the first bytes of a file, after gzip, are those of a NIfTI header."""
-    return head[344:347] in {b"n+1", b"ni1"} or head[4:7] in {b"n+2", b"ni2"}
+    """Return whether the first bytes of a file, after gzip, are those of a NIfTI header.
+
+    The size of the header or its magic is enough, so that a header with one of the two damaged is
+    reported as such.
+    """
+    magics = {head[344:347], head[4:7]}
+    return head[:4] in _VERSIONS or bool(magics & {b"n+1", b"ni1", b"n+2", b"ni2"})
 
 
 def parse_header(head: bytes, path: str) -> NiftiHeader:
@@ -181,21 +193,14 @@ def build_header(
 
 
 def _version(head: bytes, path: str) -> tuple[Literal[1, 2], Literal["<", ">"]]:
-    size = head[:4]
-    if size == (348).to_bytes(4, "little"):
-        return 1, "<"
-    if size == (348).to_bytes(4, "big"):
-        return 1, ">"
-    if size == (540).to_bytes(4, "little"):
-        return 2, "<"
-    if size == (540).to_bytes(4, "big"):
-        return 2, ">"
-    raise FormatError(
-        "348 (NIfTI-1) or 540 (NIfTI-2)",
-        path=path,
-        field="sizeof_hdr",
-        value=int.from_bytes(size, "little"),
-    )
+    if head[:4] not in _VERSIONS:
+        raise FormatError(
+            "348 (NIfTI-1) or 540 (NIfTI-2)",
+            path=path,
+            field="sizeof_hdr",
+            value=int.from_bytes(head[:4], "little"),
+        )
+    return _VERSIONS[head[:4]]
 
 
 def _check_magic(magic: bytes, version: int, path: str) -> None:

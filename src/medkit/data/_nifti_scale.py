@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medkit.data._errors import FormatError
 from medkit.data._nifti_header import NiftiHeader
-from medkit.data._volume import Notice
+from medkit.data._notice import Notice
 
 _BLOCK = 1 << 18  # voxels per step: the float64 copy stays in the processor's cache
 _WIDER = {"u2": np.dtype("i4"), "u4": np.dtype("i8"), "u8": np.dtype("i8")}

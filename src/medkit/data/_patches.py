@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medkit._core import check
+from medkit.data._crop import crop_padded
 from medkit.data._dataset import Case, CaseSource, Item
 from medkit.data._patch_samplers import PatchSampler, UniformPatchSampler
-from medkit.data._volume import crop_padded
 from medkit.ops import translate_affine
 
 

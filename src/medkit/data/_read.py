@@ -46,8 +46,8 @@ def read(
     Args:
         path: The file.
         limits: Largest sizes to accept; None means ``Limits()``.
-        verify: Check every checksum and length in the file. False is faster by a little, and a
-            damaged file can then give wrong voxels without a word.
+        verify: Check every checksum and length in the file. False saves little time, and **a
+            damaged file can then give wrong voxels.**
 
     Returns:
         The volume; ``warnings`` lists what had to be resolved by a rule.
@@ -66,7 +66,7 @@ def read(
         ...     read(f"{folder}/zeros.nii.gz").shape
         (1, 2, 3, 4)
     """
-    with open_source(path) as source:
+    with open_source(path, verify=verify) as source:
         head = source.peek(HEADER_BYTES)
     for known in _FORMATS:
         if known.recognize(head):

@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from medkit._core import check
 from medkit.data import _adapters
+from medkit.data._crop import crop_padded
 from medkit.data._interpolate import resize
+from medkit.data._notice import Notice
 from medkit.ops import (
     affine_axcodes,
     affine_spacing,
@@ -32,22 +33,6 @@ if TYPE_CHECKING:
 _XYZ = (2, 1, 0)
 _AXES = "dhw"
 _SMALLEST_DETERMINANT = 1e-6  # of the directions, spacing divided out
-
-
-class Notice(NamedTuple):
-    """Something about a file that its reader resolved by a stated rule.
-
-    Args:
-        code: A fixed word to test for, e.g. ``"no_orientation"``.
-        message: The same for people.
-
-    Example:
-        >>> Notice("no_orientation", "sform_code and qform_code are 0").code
-        'no_orientation'
-    """
-
-    code: str
-    message: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -100,6 +85,9 @@ class Volume:
         affine.flags.writeable = False
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "data", self.data.contiguous())
+
+    def __reduce__(self) -> tuple[type["Volume"], tuple[object, ...]]:
+        return Volume, (self.data, self.affine, self.source, self.warnings)
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.shape))
@@ -348,34 +336,6 @@ class Volume:
             (4, 3, 2)
         """
         return _adapters.to_torchio(self.data, self.affine_xyz)
-
-
-def crop_padded(
-    data: Shaped[Tensor, "channel _d _h _w"],
-    start: Sequence[int],
-    size: Sequence[int],
-    fill: float | None,
-    *,
-    dtype: torch.dtype | None = None,
-) -> Shaped[Tensor, "channel d h w"]:
-    """Copy a box out of ``data``; what lies outside is ``fill``, or an error when it is None."""
-    stop = [a + n for a, n in zip(start, size, strict=True)]
-    shape = data.shape[1:]
-    inside = [slice(max(0, a), min(n, b)) for a, b, n in zip(start, stop, shape, strict=True)]
-    if fill is None and any(a < 0 or b > n for a, b, n in zip(start, stop, shape, strict=True)):
-        rule = f"inside the volume {tuple(shape)}, or fill given"
-        raise check.fail("start and size", rule, f"{tuple(start)}, {tuple(size)}")
-    if any(part.start >= part.stop for part in inside):
-        rule = f"a box that meets the volume {tuple(shape)}"
-        raise check.fail("start and size", rule, f"{tuple(start)}, {tuple(size)}")
-    box = data[:, inside[0], inside[1], inside[2]]
-    dtype = dtype or data.dtype
-    if fill is None or list(box.shape[1:]) == list(size):
-        return box.to(dtype, copy=True, memory_format=torch.contiguous_format)
-    out = data.new_full((data.shape[0], *size), fill, dtype=dtype)
-    d, h, w = (slice(part.start - a, part.stop - a) for part, a in zip(inside, start, strict=True))
-    out[:, d, h, w] = box
-    return out
 
 
 def _triple(name: str, values: Sequence[int]) -> tuple[int, int, int]:
