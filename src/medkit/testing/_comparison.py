@@ -3,33 +3,27 @@
 from torch import Tensor
 
 from medkit.testing._close import assert_close
+from medkit.testing._contract import Violation
 
 
 def same(
     actual: Tensor, expected: Tensor, what: str, *, rtol: float | None = None, atol: float = 0.0
 ) -> None:
     """Raise unless two tensors are equal to rounding; give the ratio where both are one number."""
-    if actual.numel() != 1 or expected.numel() != 1:
-        assert_close(actual, expected, rtol=rtol, atol=atol if rtol else None, message=what)
-        return
     try:
-        assert_close(
-            actual.reshape(()), expected.reshape(()), rtol=rtol, atol=atol if rtol else None
-        )
+        assert_close(actual, expected, rtol=rtol, atol=atol if rtol else None, message=what)
     except AssertionError as error:
+        if actual.shape != expected.shape or actual.numel() != 1:
+            raise Violation(str(error)) from error
         a, e = float(actual), float(expected)
         ratio = f", {a / e:.4g} times it" if e else ""
-        raise AssertionError(f"{what}: {a:.7g} where {e:.7g} is expected{ratio}") from error
-    expect(
-        actual.shape == expected.shape,
-        f"{what}: shape {tuple(actual.shape)} where {tuple(expected.shape)} is expected",
-    )
+        raise Violation(f"{what}: {a:.7g} where {e:.7g} is expected{ratio}") from error
 
 
 def expect(holds: bool | Tensor, message: str) -> None:
-    """Raise ``AssertionError`` with a message unless a condition holds; also under ``-O``."""
+    """Raise ``Violation`` with a message unless a condition holds; also under ``-O``."""
     if not holds:
-        raise AssertionError(message)
+        raise Violation(message)
 
 
 def finite(values: Tensor, what: str) -> None:

@@ -15,6 +15,10 @@ class NotApplicable(Exception):  # noqa: N818  not an error: the law has nothing
     """Raised inside a law that cannot be tried on this part; the message says why."""
 
 
+class Violation(AssertionError):  # noqa: N818  a finding, no error of ours
+    """Raised by a law that does not hold; what the part itself raises is never one."""
+
+
 class Verdict(NamedTuple):
     """What one law says about one part.
 
@@ -78,12 +82,15 @@ class Report:
             raise ContractError(self)
 
     def __str__(self) -> str:
-        """Return the violations, then what was not tried, a line for each."""
+        """Return the violations, then what was not tried; laws with one message share a line."""
         count = f"{len(self.violations)} of {len(self.verdicts)} laws violated"
         lines = [f"{self.part}: {count}, {len(self.passed)} passed"]
         for status in ("violated", "excused", "not applicable"):
-            chosen = [v for v in self.verdicts if v.status == status]
-            lines += [f"  {status}: {v.law}: {v.message}" for v in chosen]
+            by_message: dict[str, list[str]] = {}
+            for verdict in self.verdicts:
+                if verdict.status == status:
+                    by_message.setdefault(verdict.message, []).append(verdict.law)
+            lines += [f"  {status}: {', '.join(laws)}: {m}" for m, laws in by_message.items()]
         return "\n".join(lines)
 
 
@@ -160,7 +167,7 @@ def try_in_each(attempt: Callable[[Options], None], settings: Sequence[Options])
             found.append(f"{setting}{describe(error)}")
     if found:
         more = f"; and in {len(found) - 1} more of {len(settings)} settings" if found[1:] else ""
-        raise AssertionError(found[0] + more)
+        raise Violation(found[0] + more)
     if len(reasons) == len(settings):
         raise NotApplicable(reasons[0] if reasons else "refuses every setting")
 
@@ -169,7 +176,7 @@ def describe(error: Exception) -> str:
     """Return what went wrong in one line: the finding itself, or what the part raised."""
     text = " ".join(str(error).split())
     text = text if len(text) <= MESSAGE_LENGTH else text[:MESSAGE_LENGTH] + " ..."
-    return text if isinstance(error, AssertionError) else f"raises {type(error).__name__}: {text}"
+    return text if isinstance(error, Violation) else f"raises {type(error).__name__}: {text}"
 
 
-MESSAGE_LENGTH = 400
+MESSAGE_LENGTH = 500

@@ -138,12 +138,11 @@ def _is_softmax(loss: LossSubject) -> bool:
 @loss_law(needs=["activation"], fixes=["activation"])
 def activation_may_be_applied_outside(loss: LossSubject, options: Options) -> None:
     """``activation=None`` on probabilities equals the default activation on logits."""
+    if not loss.allows_none("activation"):
+        raise NotApplicable("offers no activation=None")
     logits, labels = loss.logits(), loss.labels()
     probabilities = logits.softmax(1) if _is_softmax(loss) else logits.sigmoid()
-    try:
-        outside = loss.run({**options, "activation": None}, probabilities, labels)
-    except (ValueError, TypeError) as error:
-        raise NotApplicable("refuses activation=None") from error
+    outside = loss.run({**options, "activation": None}, probabilities, labels)
     inside = loss.run({**options, "activation": loss.values("activation")[0]}, logits, labels)
     same(outside, inside, "probabilities against logits")
 

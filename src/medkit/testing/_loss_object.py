@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medkit.testing._comparison import expect, same
 from medkit.testing._compiler import whole_graph
-from medkit.testing._contract import NotApplicable, try_in_each
+from medkit.testing._contract import NotApplicable, Violation, try_in_each
 from medkit.testing._loss_subject import VOCABULARY, LossSubject, loss_law, ramp
 from medkit.testing._options import Options, call_parameters, literal_values, parameters
 from medkit.testing._trees import Tree, apply, leaves
@@ -166,7 +166,7 @@ def _refuses(attempt: Callable[[], Tensor], what: str, *names: str) -> None:
             any(name in text for name in names), f"{what} raises, without naming {wanted}: {text}"
         )
     else:
-        raise AssertionError(f"{what} is accepted and gives {float(value.sum()):.4g}")
+        raise Violation(f"{what} is accepted and gives {float(value.sum()):.4g}")
 
 
 @loss_law(segmentation=False)

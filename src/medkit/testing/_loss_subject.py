@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -81,6 +81,11 @@ class LossSubject:
     def takes_mask(self) -> bool:
         """Whether the loss takes ``mask``."""
         return self.sample is None and "mask" in call_parameters(self.factory())
+
+    def allows_none(self, option: str) -> bool:
+        """Return whether an option may be None, as far as its annotation says."""
+        annotation = self.parameters[option].annotation
+        return not literal_values(annotation) or type(None) in get_args(annotation)
 
     def values(self, option: str) -> tuple[object, ...]:
         """Return the values of an option to try, the default first."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medkit.testing._comparison import expect, relative_error
 from medkit.testing._compiler import exported, whole_graph
-from medkit.testing._contract import NotApplicable
+from medkit.testing._contract import NotApplicable, Violation
 from medkit.testing._module_subject import (
     ModuleSubject,
     module_law,
@@ -148,7 +148,7 @@ def bad_inputs_are_named(part: ModuleSubject, options: Options) -> None:
             text = " ".join(str(error).split())
             expect(any(n in text for n in names), f"input with {what} raises, unnamed: {text}")
         else:
-            raise AssertionError(f"input with {what}, {tuple(bad.shape)}, is accepted")
+            raise Violation(f"input with {what}, {tuple(bad.shape)}, is accepted")
 
 
 @module_law()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.testing._contract import Law, NotApplicable, try_in_each
+from medkit.testing._contract import Law, NotApplicable, Violation, try_in_each
 from medkit.testing._options import Options, pairwise, parameters
 from medkit.testing._trees import Tree, apply, cast, leaves
 
@@ -76,7 +76,7 @@ def outputs(module: nn.Module, inputs: Sequence[Tree]) -> list[Tensor]:
     """Return the tensors that a call of the module gives, in order."""
     tensors = leaves(module(*inputs))
     if not tensors:
-        raise AssertionError("a call gives no tensor")
+        raise Violation("a call gives no tensor")
     return tensors
 
 
