@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypedDict
+from typing import NamedTuple, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ class Case(NamedTuple):
     id: str
 
 
+@runtime_checkable
 class CaseSource(Protocol):
     """Anything that gives cases by number, such as :class:`VolumeDataset`."""
 

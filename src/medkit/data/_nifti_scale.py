@@ -64,7 +64,7 @@ def result_dtype(stored: np.dtype[np.generic], slope: float, inter: float) -> np
             if np.iinfo(whole).min <= min(ends) and max(ends) <= np.iinfo(whole).max:
                 return np.dtype(whole)
     largest = abs(slope) * max(abs(int(info.min)), int(info.max)) + abs(inter)
-    small = stored.itemsize <= 2 and largest < np.finfo("f4").max
+    small = stored.itemsize <= 2 and largest < float(np.finfo("f4").max)
     return np.dtype("f4" if small else "f8")
 
 
@@ -121,11 +121,12 @@ def _scaled(
 ) -> np.ndarray:
     """Compute slope * value + inter in 64 bits, rounded once to the wanted dtype."""
     out = np.empty(values.shape, wanted)
-    for start in range(0, len(values), _BLOCK):
-        block = values[start : start + _BLOCK]
-        if wanted.kind == "i":
-            out[start : start + _BLOCK] = block.astype("i8") * int(slope) + int(inter)
-        else:
-            wide = block.astype("c16" if wanted.kind == "c" else "f8")
-            out[start : start + _BLOCK] = wide * slope + inter
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are voxels too
+        for start in range(0, len(values), _BLOCK):
+            block = values[start : start + _BLOCK]
+            if wanted.kind == "i":
+                out[start : start + _BLOCK] = block.astype("i8") * int(slope) + int(inter)
+            else:
+                wide = block.astype("c16" if wanted.kind == "c" else "f8")
+                out[start : start + _BLOCK] = wide * slope + inter
     return out

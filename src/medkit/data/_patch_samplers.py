@@ -1,7 +1,7 @@
 """Where patches are taken from: rules that draw the first voxel of a patch."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from medkit._core import check
 from medkit.data._dataset import Case
 
 
+@runtime_checkable
 class PatchDraw(Protocol):
     """The rule of a sampler for one case; it must be picklable."""
 
@@ -22,6 +23,7 @@ class PatchDraw(Protocol):
         ...
 
 
+@runtime_checkable
 class PatchSampler(Protocol):
     """Looks at every case once and gives the rule by which its patches are drawn."""
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from medkit._core import check
 from medkit.data._errors import FormatError
@@ -13,6 +13,7 @@ from medkit.data._source import open_source
 from medkit.data._volume import Volume
 
 
+@runtime_checkable
 class _Reader(Protocol):
     def __call__(
         self, path: str | os.PathLike[str], *, limits: Limits | None = None, verify: bool = True

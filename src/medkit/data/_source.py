@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from io import FileIO
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from medkit._core import optional
 from medkit.data._errors import ChecksumError, FormatError, TruncatedError
@@ -21,6 +21,7 @@ _DEFLATE = 8
 _HEADER_CRC, _EXTRA, _NAME, _COMMENT, _RESERVED = 2, 4, 8, 16, 0xE0
 
 
+@runtime_checkable
 class ByteSource(Protocol):
     """A file that is read forwards."""
 
@@ -43,6 +44,7 @@ class ByteSource(Protocol):
         ...
 
 
+@runtime_checkable
 class Inflater(Protocol):
     """What ``zlib.decompressobj`` returns, here and in isal."""
 

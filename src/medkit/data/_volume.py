@@ -45,7 +45,7 @@ class Volume:
     .. math:: (x, y, z, 1)^T = A \cdot (d, h, w, 1)^T
 
     with x growing to the Right, y to the Anterior, z to the Superior (RAS+). It is float64 and
-    read-only. Other programs index a voxel by (x, y, z) = (w, h, d): nibabel, MONAI and TorchIO
+    read-only; ``torch.tensor(v.affine)`` gives a copy as a tensor. Other programs index a voxel by (x, y, z) = (w, h, d): nibabel, MONAI and TorchIO
     want :attr:`affine_xyz` for an array transposed to (W, H, D); ITK and DICOM also count towards
     Left and Posterior, which is :attr:`affine_lps`.
 
@@ -232,7 +232,10 @@ class Volume:
         return turned.flip("".join(_AXES[axis] for axis in flips))
 
     def resample(
-        self, spacing: float | Sequence[float], *, mode: Literal["linear", "nearest"]
+        self,
+        spacing: float | Sequence[int] | Sequence[float],
+        *,
+        mode: Literal["linear", "nearest"],
     ) -> "Volume":
         """Return the volume on a grid of another spacing, with the same directions and centre.
 
