@@ -2,7 +2,8 @@
 
 from ._amp import AmpPolicy
 from ._checked import CheckpointError
-from ._checkpoint import CheckpointManager, CheckpointReport, Stateful
+from ._checkpoint import CheckpointManager
+from ._checkpoint_folder import CheckpointReport
 from ._early_stopping import EarlyStopping
 from ._fit import FitResult, Metric, evaluate, fit
 from ._groups import param_groups
@@ -12,6 +13,7 @@ from ._memory import memory_stats
 from ._progress import Progress
 from ._schedules import WarmupCosine, WarmupPoly, scaled_lr
 from ._seeding import fork_rng, rng_state, seed_everything, set_rng_state
+from ._stateful import Stateful
 from ._stepper import StepInfo, Stepper
 from ._stop import StopSignal
 from ._weights import LoadReport, load_weights, save_weights

@@ -63,7 +63,8 @@ def read_checked(path: Path) -> Content:
         value = cast("object", torch.load(path, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than tensors and plain values, and is not loaded: {error}"
+            f"{path} is no torch file, or holds more than tensors and plain values; "
+            f"nothing in it was executed"
         ) from error
     except (RuntimeError, EOFError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
@@ -77,7 +78,7 @@ class _HeldBack:
         self._stream = stream
         self.tail = b""
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         view = memoryview(data).cast("B")
         if len(view) >= _END_SIZE:
             self._stream.write(self.tail)

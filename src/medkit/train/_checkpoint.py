@@ -2,52 +2,40 @@
 
 import errno
 import itertools
-import json
 import math
 import os
-import platform
-import re
 import shutil
 import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
-import torch
 from torch import Tensor, nn
 
-import medkit
 from medkit._core import check
 
 from ._agreement import rank
 from ._checked import CheckpointError, Json, read_checked, write_checked
-from ._commit import file_crc32, remove_leftovers, replacing, sync_folder, temporary_name
+from ._checkpoint_folder import (
+    META,
+    NAME,
+    STATE,
+    WEIGHTS,
+    CheckpointReport,
+    encode_meta,
+    inspect_folder,
+    machine,
+    num_bytes,
+    order,
+    read_meta,
+    warn_of_other_machine,
+)
+from ._commit import remove_leftovers, replacing, sync_folder, temporary_name
 from ._early_stopping import Mode
 from ._seeding import rng_state, set_rng_state
 from ._stateful import Stateful
 from ._weights import load_weights, write_weights
-
-_NAME = re.compile(r"step_(\d{9,})(?:-(\d+))?")
-_WEIGHTS, _STATE, _META = "weights.pt", "state.pt", "meta.json"
-
-
-class CheckpointReport(NamedTuple):
-    """What ``CheckpointManager.verify`` found in one checkpoint.
-
-    Attributes:
-        path: The folder.
-        step: Step it was saved at, or -1 if that cannot be read.
-        metric: The value it was ranked by, or None.
-        extra: What the caller stored beside.
-        problems: What is wrong with it; empty when it is whole.
-    """
-
-    path: Path
-    step: int
-    metric: float | None
-    extra: dict[str, Json]
-    problems: tuple[str, ...]
 
 
 class CheckpointManager:
@@ -102,14 +90,17 @@ class CheckpointManager:
         self.keep_last = check.integer("keep_last", keep_last, minimum=1)
         self.keep_best = check.integer("keep_best", keep_best, minimum=0)
         self.metric, self.mode, self.fsync = metric, mode, fsync
-        self.every_steps = every_steps and check.integer("every_steps", every_steps, minimum=1)
-        self.every_minutes = every_minutes and check.positive("every_minutes", every_minutes)
+        if every_steps is not None:
+            check.integer("every_steps", every_steps, minimum=1)
+        if every_minutes is not None:
+            check.positive("every_minutes", every_minutes)
+        self.every_steps, self.every_minutes = every_steps, every_minutes
         self._objects: dict[str, Stateful] = {}
         self._saved_at = time.monotonic()
         self.root.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.root)
         for path in self._folders():
-            ranked_by = _meta(path).get("ranked_by")
+            ranked_by = read_meta(path).get("ranked_by")
             if ranked_by not in (None, [metric, mode]):
                 raise check.fail("metric and mode", f"{ranked_by}, as in {path}", [metric, mode])
 
@@ -163,7 +154,7 @@ class CheckpointManager:
             ValueError: If ``root`` holds a later step.
         """
         folders = self._folders()
-        if folders and _order(folders[-1])[0] > step:
+        if folders and order(folders[-1])[0] > step:
             raise check.fail("step", f"no earlier than {folders[-1].name} in {self.root}", step)
         path = self._free_name(check.integer("step", step, minimum=0))
         temporary = temporary_name(path)
@@ -214,25 +205,7 @@ class CheckpointManager:
         Returns:
             The report; nothing is raised for what is wrong with it.
         """
-        path = Path(path)
-        try:
-            meta = _meta(path)
-            files = cast("dict[str, dict[str, int]]", meta["files"])
-            problems: list[str] = []
-            for name, expected in files.items():
-                if not (path / name).is_file():
-                    problems.append(f"{name} is missing")
-                elif file_crc32(path / name) != (expected["size"], expected["crc32"]):
-                    problems.append(f"{name} is damaged")
-            return CheckpointReport(
-                path,
-                cast("int", meta["step"]),
-                cast("float | None", meta["metric"]),
-                cast("dict[str, Json]", meta["extra"]),
-                tuple(problems),
-            )
-        except (CheckpointError, KeyError, TypeError) as error:
-            return CheckpointReport(path, -1, None, {}, (f"{_META} is damaged: {error}",))
+        return inspect_folder(Path(path))
 
     def restore(
         self, *, path: str | Path | Literal["latest", "best"] = "latest", strict: bool = True
@@ -258,18 +231,18 @@ class CheckpointManager:
         report = self.verify(found)
         if report.problems:
             raise CheckpointError(f"{found} is damaged: {'; '.join(report.problems)}")
-        states = cast("dict[str, Mapping[str, object]]", read_checked(found / _STATE).value)
+        states = cast("dict[str, Mapping[str, object]]", read_checked(found / STATE).value)
         random_states = cast("dict[str, dict[str, Tensor]]", states.pop("rng"))
         self._load(found, states, strict=strict)
         if path == "latest":
             self._set_aside_later(found)
         self._saved_at = time.monotonic()
-        _warn_of_other_machine(_meta(found))
+        warn_of_other_machine(read_meta(found))
         set_rng_state(random_states[str(rank())])
         return report.step
 
     def _folders(self) -> list[Path]:
-        return sorted((p for p in self.root.iterdir() if _NAME.fullmatch(p.name)), key=_order)
+        return sorted((p for p in self.root.iterdir() if NAME.fullmatch(p.name)), key=order)
 
     def _find(self, path: str | Path) -> Path:
         if path not in {"latest", "best"}:
@@ -289,15 +262,15 @@ class CheckpointManager:
         model = self._objects.get("model")
         states = {n: o.state_dict() for n, o in self._objects.items() if n != "model"}
         weights: Mapping[str, object] = {} if model is None else model.state_dict()
-        self._require_space(_num_bytes(weights) + _num_bytes(states))
+        self._require_space(num_bytes(weights) + num_bytes(states))
         files: dict[str, Json] = {}
         if model is not None:
-            with replacing(folder / _WEIGHTS, fsync=self.fsync) as stream:
+            with replacing(folder / WEIGHTS, fsync=self.fsync) as stream:
                 write_weights(stream, cast("Mapping[str, Tensor]", weights))
-            files[_WEIGHTS] = {"size": stream.size, "crc32": stream.crc32}
-        with replacing(folder / _STATE, fsync=self.fsync) as stream:
+            files[WEIGHTS] = {"size": stream.size, "crc32": stream.crc32}
+        with replacing(folder / STATE, fsync=self.fsync) as stream:
             write_checked(stream, {**states, "rng": {str(rank()): rng_state()}})
-        files[_STATE] = {"size": stream.size, "crc32": stream.crc32}
+        files[STATE] = {"size": stream.size, "crc32": stream.crc32}
         ranked = metric is not None and math.isfinite(metric)
         meta: dict[str, Json] = {
             "format": 1,
@@ -306,10 +279,10 @@ class CheckpointManager:
             "ranked_by": [self.metric, self.mode] if ranked else None,
             "extra": extra,
             "files": files,
-            "machine": _machine(),
+            "machine": machine(),
         }
-        with replacing(folder / _META, fsync=self.fsync) as stream:
-            stream.write(json.dumps(meta, indent=1, allow_nan=False).encode())
+        with replacing(folder / META, fsync=self.fsync) as stream:
+            stream.write(encode_meta(meta))
 
     def _require_space(self, needed: int) -> None:
         free = shutil.disk_usage(self.root).free
@@ -319,29 +292,30 @@ class CheckpointManager:
 
     def _load(self, folder: Path, states: dict[str, Mapping[str, object]], *, strict: bool) -> None:
         model = self._objects.get("model")
-        stored = {*states, *(["model"] if (folder / _WEIGHTS).exists() else [])}
+        stored = {*states, *(["model"] if (folder / WEIGHTS).exists() else [])}
         if strict and stored != set(self._objects):
             raise CheckpointError(
                 f"{folder} holds {', '.join(sorted(stored))}, "
                 f"and registered are {', '.join(sorted(self._objects))}"
             )
         if model is not None and "model" in stored:
-            load_weights(folder / _WEIGHTS, cast("nn.Module", model), strict=strict)
-        for name in states.keys() & self._objects.keys():
-            self._objects[name].load_state_dict(states[name])
+            load_weights(folder / WEIGHTS, cast("nn.Module", model), strict=strict)
+        for name, thing in self._objects.items():
+            if name in states:
+                thing.load_state_dict(states[name])
 
     def _set_aside_later(self, path: Path) -> None:
         """Rename the damaged checkpoints after ``path``, so that their steps can come again."""
         for later in self._folders():
-            if _order(later) > _order(path):
+            if order(later) > order(path):
                 later.rename(later.with_name(f"damaged-{later.name}"))
 
     def _ranking(self) -> list[Path]:
         """Return the checkpoints that have a metric, the best first, older before newer."""
-        values = {path: _meta(path).get("metric") for path in self._folders()}
+        values = {path: read_meta(path).get("metric") for path in self._folders()}
         ranked = {path: float(v) for path, v in values.items() if isinstance(v, int | float)}
         sign = 1 if self.mode == "min" else -1
-        return sorted(ranked, key=lambda path: (sign * ranked[path], _order(path)))
+        return sorted(ranked, key=lambda path: (sign * ranked[path], order(path)))
 
     def _prune(self) -> None:
         folders = self._folders()
@@ -350,47 +324,3 @@ class CheckpointManager:
             if path not in kept:
                 path.rename(hidden := temporary_name(path))
                 shutil.rmtree(hidden)
-
-
-def _order(path: Path) -> tuple[int, int]:
-    """Return step and number of a checkpoint's name."""
-    match = _NAME.fullmatch(path.name)
-    return (int(match[1]), int(match[2] or 0)) if match else (-1, 0)
-
-
-def _meta(path: Path) -> dict[str, Json]:
-    """Return a checkpoint's description; an unreadable one is empty."""
-    try:
-        meta = cast("object", json.loads((path / _META).read_text()))
-    except (OSError, ValueError):
-        return {}
-    return cast("dict[str, Json]", meta) if isinstance(meta, dict) else {}
-
-
-def _machine() -> dict[str, Json]:
-    return {
-        "medkit": medkit.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "processor": platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _warn_of_other_machine(meta: Mapping[str, Json]) -> None:
-    then, now = cast("dict[str, Json]", meta.get("machine", {})), _machine()
-    changed = [f"{k} {then.get(k)} then, {now[k]} now" for k in now if then.get(k) != now[k]]
-    if changed:
-        text = f"the run goes on, but not bit for bit as it would have: {'; '.join(changed)}"
-        warnings.warn(text, RuntimeWarning, stacklevel=3)
-
-
-def _num_bytes(state: object) -> int:
-    """Return the bytes of all tensors in nested dicts and lists."""
-    if isinstance(state, Tensor):
-        return state.numel() * state.element_size()
-    if isinstance(state, Mapping):
-        return sum(_num_bytes(part) for part in cast("Mapping[object, object]", state).values())
-    if isinstance(state, list | tuple):
-        return sum(_num_bytes(part) for part in cast("list[object]", state))
-    return 0

@@ -68,7 +68,7 @@ class ResumableLoader(Generic[Batch]):
         total = num_batches(self.loader)
         if total is None:
             raise TypeError("the loader has no dependable length")
-        return total - self.done
+        return max(0, total - self.done)
 
     def __iter__(self) -> Iterator[Batch]:
         set_epoch = getattr(getattr(self.loader, "sampler", None), "set_epoch", None)

@@ -301,7 +301,7 @@ class Stepper:
         norm = get_total_norm(gradients)
         if isinstance(norm, _Sharded):
             norm = norm.full_tensor()
-        if len(losses) == 1:
+        if len(losses) == 1 and total:
             return losses[0], norm
         weighted = math.fsum(w * loss for w, loss in zip(weights, losses, strict=True))
         if total:

@@ -1,0 +1,320 @@
+"""Checkpoints hold everything, are checked, ranked, pruned, and never half there."""
+
+import copy
+import errno
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from medkit.train import (
+    CheckpointError,
+    CheckpointManager,
+    EarlyStopping,
+    Stepper,
+    _commit,
+    load_weights,
+)
+
+
+class _Run:
+    """A model, its stepper and a checkpoint manager."""
+
+    def __init__(self, root: Path, **options: object) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+        self.stepper = Stepper(self.model, torch.optim.AdamW(self.model.parameters(), lr=0.1))
+        self.checkpoints = CheckpointManager(root, **options)  # type: ignore[arg-type]
+        self.checkpoints.register({"model": self.model, "stepper": self.stepper})
+
+    def steps(self, count: int) -> None:
+        for _ in range(count):
+            self.stepper.backward(self.model(torch.randn(5, 3)).square().mean())
+            self.stepper.step()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return copy.deepcopy(self.model.state_dict())
+
+
+def _names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir())
+
+
+def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    whole = _Run(tmp_path)
+    whole.steps(5)
+    whole.checkpoints.save(5)
+    whole.steps(5)
+
+    resumed = _Run(tmp_path)
+    torch.rand(17)
+    step = resumed.checkpoints.restore()
+    resumed.steps(5)
+
+    assert step == 5
+    assert resumed.stepper.num_steps == 10
+    assert _equal(resumed.state(), whole.state())
+
+
+def test_a_checkpoint_is_a_folder_that_other_programs_read(tmp_path: Path) -> None:
+    run = _Run(tmp_path, metric="dice")
+    path = run.checkpoints.save(7, metric=0.5, extra={"fold": 2})
+
+    assert path == tmp_path / "step_000000007"
+    assert _names(path) == ["meta.json", "state.pt", "weights.pt"]
+    assert list(torch.load(path / "weights.pt", weights_only=True)) == list(run.state())
+    assert load_weights(path / "weights.pt", run.model).verified
+    meta = json.loads((path / "meta.json").read_text())
+    assert (meta["step"], meta["metric"], meta["extra"]) == (7, 0.5, {"fold": 2})
+    assert meta["machine"]["torch"] == torch.__version__
+    report = run.checkpoints.verify(path)
+    assert report == (path, 7, 0.5, {"fold": 2}, ())
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
+    run = _Run(tmp_path, keep_last=2, keep_best=2, metric="dice")
+
+    for step, dice in enumerate([0.5, 0.9, 0.7, 0.9, 0.1, None, float("nan")]):
+        run.checkpoints.save(step, metric=dice)
+
+    kept = [tmp_path / f"step_00000000{step}" for step in (1, 3, 5, 6)]
+    assert _names(tmp_path) == [path.name for path in kept]
+    assert run.checkpoints.latest() == kept[-1]
+    assert run.checkpoints.best() == kept[0]  # of equals the earlier
+
+
+def test_the_best_may_be_the_smallest(tmp_path: Path) -> None:
+    run = _Run(tmp_path, keep_last=1, mode="min", metric="loss")
+    weights = {}
+    for step, loss in enumerate([0.5, 0.2, 0.4]):
+        run.steps(1)
+        run.checkpoints.save(step, metric=loss)
+        weights[step] = run.state()
+
+    step = run.checkpoints.restore(path="best")
+
+    assert step == 1
+    assert _equal(run.state(), weights[1])
+
+
+def test_two_checkpoints_of_one_step_stand_side_by_side(tmp_path: Path) -> None:
+    run = _Run(tmp_path, keep_last=3)
+    first = run.checkpoints.save(4)
+    run.steps(1)
+
+    second = run.checkpoints.save(4)
+
+    assert [first.name, second.name] == ["step_000000004", "step_000000004-1"]
+    assert run.checkpoints.latest() == second
+
+
+def test_an_earlier_step_than_the_newest_is_refused(tmp_path: Path) -> None:
+    run = _Run(tmp_path)
+    run.checkpoints.save(10)
+
+    with pytest.raises(
+        ValueError, match=r"step must be no earlier than step_000000010 in .*; got 9"
+    ):
+        run.checkpoints.save(9)
+
+
+@pytest.mark.parametrize("file", ["weights.pt", "state.pt", "meta.json"])
+def test_a_damaged_checkpoint_is_passed_over_and_set_aside(tmp_path: Path, file: str) -> None:
+    run = _Run(tmp_path)
+    run.checkpoints.save(1)
+    good = run.state()
+    run.steps(1)
+    newest = run.checkpoints.save(2)
+    whole = (newest / file).read_bytes()
+    chosen = random.Random(0)
+    for _ in range(40):
+        damaged = bytearray(whole)
+        damaged[chosen.randrange(len(whole))] ^= 1 << chosen.randrange(8)
+        (newest / file).write_bytes(damaged)
+        assert any(file in problem for problem in run.checkpoints.verify(newest).problems)
+
+    with pytest.warns(RuntimeWarning, match=f"passed over .*{file} is .*damaged"):
+        step = run.checkpoints.restore()
+
+    assert step == 1
+    assert _equal(run.state(), good)
+    assert _names(tmp_path) == ["damaged-step_000000002", "step_000000001"]
+    run.checkpoints.save(2)
+
+
+def test_a_missing_file_is_found(tmp_path: Path) -> None:
+    run = _Run(tmp_path)
+    path = run.checkpoints.save(1)
+    (path / "state.pt").unlink()
+
+    assert run.checkpoints.verify(path).problems == ("state.pt is missing",)
+    with pytest.raises(CheckpointError, match=r"is damaged: state\.pt is missing"):
+        run.checkpoints.restore(path=path)
+    with (
+        pytest.warns(RuntimeWarning, match="passed over"),
+        pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"),
+    ):
+        run.checkpoints.restore()
+
+
+def test_there_may_be_nothing_to_restore(tmp_path: Path) -> None:
+    run = _Run(tmp_path)
+
+    assert run.checkpoints.latest() is None
+    assert run.checkpoints.best() is None
+    for which in ("latest", "best"):
+        with pytest.raises(FileNotFoundError, match=f"no checkpoint to call {which}"):
+            run.checkpoints.restore(path=which)
+
+
+def test_objects_must_be_those_of_the_checkpoint(tmp_path: Path) -> None:
+    path = _Run(tmp_path).checkpoints.save(3)
+    run = _Run(tmp_path)
+    run.checkpoints.register({"stopping": EarlyStopping(3)})
+
+    with pytest.raises(
+        CheckpointError, match="holds model, stepper, and registered are model, ste"
+    ):
+        run.checkpoints.restore()
+    assert run.checkpoints.restore(path=path, strict=False) == 3
+
+
+def test_a_model_of_another_shape_is_refused_before_anything_changes(tmp_path: Path) -> None:
+    run = _Run(tmp_path)
+    run.steps(2)
+    run.checkpoints.save(2)
+    other = CheckpointManager(tmp_path)
+    stepper = Stepper(run.model, torch.optim.AdamW(run.model.parameters()))
+    other.register({"model": nn.Linear(2, 2), "stepper": stepper})
+
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        other.restore()
+
+    assert stepper.num_steps == 0
+
+
+def test_a_run_without_a_model_has_no_weight_file(tmp_path: Path) -> None:
+    checkpoints, stopping = CheckpointManager(tmp_path), EarlyStopping(3)
+    checkpoints.register({"stopping": stopping})
+    stopping.update(0.5)
+
+    path = checkpoints.save(1)
+    stopping.update(0.1)
+    checkpoints.restore()
+
+    assert _names(path) == ["meta.json", "state.pt"]
+    assert stopping.best == 0.5
+
+
+def test_names_are_taken_once(tmp_path: Path) -> None:
+    run = _Run(tmp_path)
+
+    with pytest.raises(ValueError, match="objects must be of new names; got model, rng"):
+        run.checkpoints.register({"rng": EarlyStopping(1), "model": run.model})
+
+
+def test_due_goes_by_steps_and_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    by_steps = CheckpointManager(tmp_path / "a", every_steps=3)
+    by_minutes = CheckpointManager(tmp_path / "b", every_minutes=2.0)
+    never = CheckpointManager(tmp_path / "c")
+
+    assert [by_steps.due(step) for step in range(1, 7)] == [False, False, True] * 2
+    assert not by_minutes.due(1)
+    now += 121
+    assert by_minutes.due(2)
+    by_minutes.save(2)
+    assert not by_minutes.due(3)
+    assert not never.due(3)
+
+
+def test_a_full_disk_leaves_every_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _Run(tmp_path)
+    run.checkpoints.save(1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
+
+    with pytest.raises(
+        OSError, match=r"No space left on device: \d+ bytes needed and 10 free"
+    ) as error:
+        run.checkpoints.save(2)
+
+    assert error.value.errno == errno.ENOSPC
+    assert _names(tmp_path) == ["step_000000001"]
+    assert run.checkpoints.restore() == 1
+
+
+@pytest.mark.parametrize("call", range(1, 8))
+def test_an_error_of_the_disk_at_any_moment_leaves_every_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    run = _Run(tmp_path)
+    run.checkpoints.save(1)
+    calls = 0
+
+    def fail(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+    with pytest.raises(OSError, match="Input/output error"):
+        run.checkpoints.save(2)
+
+    monkeypatch.undo()
+    assert run.checkpoints.restore() in (1, 2)
+    assert not [name for name in _names(tmp_path) if name.startswith(".")]
+
+
+def test_a_folder_ranked_by_something_else_is_refused(tmp_path: Path) -> None:
+    _Run(tmp_path, metric="dice").checkpoints.save(1, metric=0.5)
+
+    with pytest.raises(ValueError, match=r"metric and mode must be \['dice', 'max'\]"):
+        CheckpointManager(tmp_path, metric="loss", mode="min")
+
+
+def test_another_machine_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _Run(tmp_path)
+    run.checkpoints.save(1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+
+    with pytest.warns(RuntimeWarning, match=r"not bit for bit .* threads \d+ then, 77 now"):
+        run.checkpoints.restore()
+
+
+def test_leftovers_of_a_killed_save_are_cleared_at_the_start(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    (tmp_path / f".step_000000003.{_commit._HOST}-{child}.tmp").mkdir()
+
+    CheckpointManager(tmp_path)
+
+    assert _names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_options_are_checked(tmp_path: Path) -> None:
+    for options, message in (
+        ({"keep_last": 0}, "keep_last must be at least 1; got 0"),
+        ({"keep_best": -1}, "keep_best must be at least 0; got -1"),
+        ({"mode": "best"}, "mode must be one of 'min', 'max'"),
+        ({"every_steps": 0}, "every_steps must be at least 1; got 0"),
+        ({"every_minutes": -1.0}, "every_minutes must be positive; got -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CheckpointManager(tmp_path, **options)

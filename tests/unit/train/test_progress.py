@@ -1,0 +1,79 @@
+"""The bar says what is going on to those who look, and nothing to others."""
+
+import io
+import sys
+
+import pytest
+import torch
+
+from medkit.train import Progress, memory_stats
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "show", "written"),
+    [
+        (io.StringIO(), None, False),
+        (_Terminal(), None, True),
+        (io.StringIO(), True, True),
+        (_Terminal(), False, False),
+    ],
+)
+def test_it_writes_to_terminals_or_when_asked(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, show: bool | None, written: bool
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    with Progress(2, show=show) as bar:
+        bar.update({})
+
+    assert bool(stream.getvalue()) == written
+    stream.truncate(0)
+
+
+def test_it_shows_label_numbers_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = _Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    with Progress(4, initial=1, every_s=0.0) as bar:
+        bar.update({"loss": 0.123456, "dice": 0.75}, label="epoch 1/2")
+        bar.update({"loss": 0.1, "dice": 0.75})
+
+    text = stream.getvalue()
+    assert bar.done == 3
+    for part in ("epoch 1/2", "3/4", "loss 0.1235", "dice 0.75", "<00:0"):
+        assert part in text
+
+
+def test_it_writes_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = _Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    with Progress(1000, every_s=3600.0) as bar:
+        for _ in range(1000):
+            bar.update({"loss": 1.0})
+
+    assert stream.getvalue().count("\r") <= 4
+
+
+def test_memory_of_the_process_is_counted() -> None:
+    before = memory_stats()
+    block = torch.ones(64 * 2**20 // 4)
+    after = memory_stats()
+
+    assert after["resident"] - before["resident"] > 0.9 * block.nbytes
+    assert after["peak_resident"] >= after["resident"] * 0.9
+
+
+def test_memory_of_a_gpu_is_its_allocators(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved")
+    for number, name in enumerate(names):
+        monkeypatch.setattr(torch.cuda, name, lambda _device, number=number: number)
+
+    assert memory_stats(device="cuda") == {
+        "allocated": 0, "peak_allocated": 1, "reserved": 2, "peak_reserved": 3,
+    }  # fmt: skip
