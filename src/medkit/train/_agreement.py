@@ -6,7 +6,7 @@ from torch import distributed
 
 def any_process(flag: bool) -> bool:
     """Return whether ``flag`` is true in any process; without a process group, the flag itself."""
-    if not _several():
+    if not in_several_processes():
         return flag
     vote = torch.tensor(int(flag), device=_device())
     distributed.all_reduce(vote, op=distributed.ReduceOp.MAX)  # pyright: ignore[reportUnknownMemberType]  untyped
@@ -15,19 +15,15 @@ def any_process(flag: bool) -> bool:
 
 def mean_over_processes(value: float) -> float:
     """Return the mean of ``value`` over all processes; alone, the value itself."""
-    if not _several():
+    if not in_several_processes():
         return value
     total = torch.tensor(value, device=_device(), dtype=torch.float64)
     distributed.all_reduce(total)  # pyright: ignore[reportUnknownMemberType]  untyped
     return total.item() / distributed.get_world_size()
 
 
-def rank() -> int:
-    """Return the number of this process in its group, 0 without one."""
-    return distributed.get_rank() if _several() else 0
-
-
-def _several() -> bool:
+def in_several_processes() -> bool:
+    """Return whether this run has a process group of more than one."""
     return (
         distributed.is_available()
         and distributed.is_initialized()

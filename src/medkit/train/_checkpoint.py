@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from medkit._core import check
 
-from ._agreement import rank
+from ._agreement import in_several_processes
 from ._checked import CheckpointError, Json, read_checked, write_checked
 from ._checkpoint_folder import (
     META,
@@ -60,6 +60,7 @@ class CheckpointManager:
 
     Raises:
         ValueError: If an option is out of range, or ``root`` was ranked by another metric.
+        RuntimeError: In a run of several processes, whose states it would not hold.
 
     Example:
         >>> import tempfile, torch
@@ -86,6 +87,8 @@ class CheckpointManager:
         fsync: bool = True,
     ) -> None:
         check.one_of("mode", mode, ("min", "max"))
+        if in_several_processes():
+            raise RuntimeError("checkpoints hold runs of one process; save_weights on one of them")
         self.root = Path(root)
         self.keep_last = check.integer("keep_last", keep_last, minimum=1)
         self.keep_best = check.integer("keep_best", keep_best, minimum=0)
@@ -238,7 +241,7 @@ class CheckpointManager:
             self._set_aside_later(found)
         self._saved_at = time.monotonic()
         warn_of_other_machine(read_meta(found))
-        set_rng_state(random_states[str(rank())])
+        set_rng_state(random_states["0"])
         return report.step
 
     def _folders(self) -> list[Path]:
@@ -269,7 +272,7 @@ class CheckpointManager:
                 write_weights(stream, cast("Mapping[str, Tensor]", weights))
             files[WEIGHTS] = {"size": stream.size, "crc32": stream.crc32}
         with replacing(folder / STATE, fsync=self.fsync) as stream:
-            write_checked(stream, {**states, "rng": {str(rank()): rng_state()}})
+            write_checked(stream, {**states, "rng": {"0": rng_state()}})
         files[STATE] = {"size": stream.size, "crc32": stream.crc32}
         ranked = metric is not None and math.isfinite(metric)
         meta: dict[str, Json] = {

@@ -1,0 +1,117 @@
+"""One of two processes that train together.
+
+Run as ``two_processes.py <rank> <folder>``; writes a JSON object with what it found.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from medkit.train import CheckpointManager, Stepper, StopSignal
+
+SAMPLES, MICRO, ACCUMULATE = 20, 2, 2  # of each process: 5 micro-batches, windows of 2, 2 and 1
+
+
+def make() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+
+
+def loss_of(model: nn.Module, x: Tensor) -> Tensor:
+    return (model(x) - x.sum(1, keepdim=True)).square().mean()
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def together(rank: int, x: Tensor) -> float:
+    """Train on both processes; return how far that is from one process with the whole batches."""
+    model = DistributedDataParallel(make())
+    stepper = Stepper(model, sgd(model), accumulate=ACCUMULATE, clip_norm=0.5)
+    mine = x.reshape(-1, 2, MICRO, 3)[:, rank]
+    for batch, _ in stepper.micro_batches(list(mine)):
+        stepper.backward(loss_of(model, batch))
+        stepper.step()
+
+    alone = make()
+    stepper = Stepper(alone, sgd(alone), clip_norm=0.5)
+    for batch in x.split(2 * MICRO * ACCUMULATE):
+        stepper.backward(loss_of(alone, batch))
+        stepper.step()
+    pairs = zip(model.module.parameters(), alone.parameters(), strict=True)
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+def weighted(rank: int, x: Tensor) -> float:
+    """The same with unequal shares: three samples here, five there."""
+    model, alone = DistributedDataParallel(make()), make()
+    mine = x[:3] if rank == 0 else x[3:8]
+    stepper = Stepper(model, sgd(model))
+    stepper.backward(loss_of(model, mine), weight=float(len(mine)))
+    stepper.step()
+    stepper = Stepper(alone, sgd(alone))
+    stepper.backward(loss_of(alone, x[:8]))
+    stepper.step()
+    pairs = zip(model.module.parameters(), alone.parameters(), strict=True)
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+def skipped(rank: int, x: Tensor) -> list[bool]:
+    """One process alone meets a loss whose NaN never reaches a gradient."""
+    model = DistributedDataParallel(make())
+    stepper = Stepper(model, sgd(model), nonfinite="skip")
+    infos = []
+    for number in range(3):
+        bad = rank == 1 and number == 1
+        stepper.backward(loss_of(model, x[:4]) + (math.nan if bad else 0.0))
+        infos.append(stepper.step().skipped)
+    return infos
+
+
+def stopped(rank: int) -> list[bool]:
+    """One process alone hears a signal."""
+    answers = []
+    with StopSignal() as stop:
+        for number in range(3):
+            if rank == 1 and number == 1:
+                signal.raise_signal(signal.SIGTERM)
+            answers.append(stop.requested())
+    return answers
+
+
+def main() -> None:
+    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    x = torch.randn(SAMPLES, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    try:
+        CheckpointManager(folder / "run")
+        refused = False
+    except RuntimeError:
+        refused = True
+    found = {
+        "together": together(rank, x),
+        "weighted": weighted(rank, x),
+        "skipped": skipped(rank, x),
+        "stopped": stopped(rank),
+        "refused": refused,
+    }
+    distributed.barrier()
+    distributed.destroy_process_group()
+    sys.stdout.write(json.dumps(found))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
