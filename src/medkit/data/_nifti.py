@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from medkit.data._gzip import write_gzip
 from medkit.data._limits import Limits
 from medkit.data._nifti_geometry import nifti_affine, quaternion_parts
 from medkit.data._nifti_header import (
-    CODES,
     HEADER_BYTES,
     NiftiHeader,
     build_header,
@@ -24,6 +23,11 @@ from medkit.data._nifti_scale import decode, result_dtype, scaling, tensor_shape
 from medkit.data._source import ByteSource, open_source
 from medkit.data._volume import Volume
 from medkit.ops import affine_spacing, permute_affine
+
+NiftiDtype = Literal[
+    "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64",
+    "float32", "float64", "complex64", "complex128",
+]  # fmt: skip
 
 _LARGEST_NIFTI1 = 32767
 _SKIP = 1 << 20
@@ -94,7 +98,7 @@ def write_nifti(
     volume: Volume,
     path: str | os.PathLike[str],
     *,
-    dtype: str | None = None,
+    dtype: NiftiDtype | None = None,
     version: Literal[1, 2] | None = None,
     compression_level: int = 1,
 ) -> None:
@@ -108,7 +112,7 @@ def write_nifti(
     Args:
         volume: What to write.
         path: A name that ends in ``.nii`` or, to compress, ``.nii.gz``.
-        dtype: NumPy name of the stored type, e.g. ``"uint8"`` for small labels; None keeps the
+        dtype: Stored type, e.g. ``"uint8"`` for small labels; None keeps the
             volume's. Values that do not survive the conversion are an error.
         version: 1 stores the affine in float32, 2 in float64; None takes 1 unless an axis is
             longer than 32767.
@@ -206,12 +210,12 @@ def _payload(header: NiftiHeader, source: ByteSource) -> np.ndarray:
     return raw
 
 
-def _stored(volume: Volume, dtype: str | None) -> np.ndarray:
+def _stored(volume: Volume, dtype: NiftiDtype | None) -> np.ndarray:
     """Return the voxels as a contiguous little-endian array of the type to store."""
     array = plain_array(volume.data)
-    wanted = np.dtype(dtype) if dtype is not None else array.dtype
-    if wanted.str[1:] not in CODES:
-        raise check.fail("dtype", f"one of {', '.join(CODES)} in NIfTI", str(wanted))
+    if dtype is not None:
+        check.one_of("dtype", dtype, get_args(NiftiDtype))
+    wanted = array.dtype if dtype is None else np.dtype(dtype)
     if wanted != array.dtype:
         with np.errstate(invalid="ignore", over="ignore"):
             converted = array.astype(wanted)

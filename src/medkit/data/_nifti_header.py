@@ -75,7 +75,7 @@ DATATYPES: dict[int, np.dtype[np.generic]] = {
 }
 """NIfTI datatype codes and how their voxels are stored."""
 
-CODES: dict[str, int] = {
+_CODES: dict[str, int] = {
     dtype.str[1:]: code for code, dtype in DATATYPES.items() if not dtype.shape
 }
 """The datatype code of a NumPy dtype, without byte order, e.g. ``"i2"``."""
@@ -177,7 +177,7 @@ def build_header(
     fields["sizeof_hdr"] = layout.itemsize
     fields["magic"] = b"n+1" if version == 1 else b"n+2\0\r\n\x1a\n"
     fields["dim"] = [len(shape), *shape, *(1,) * (_MAX_DIMS - len(shape))]
-    fields["datatype"] = CODES[dtype.str[1:]]
+    fields["datatype"] = _CODES[dtype.str[1:]]
     fields["bitpix"] = dtype.itemsize * 8
     fields["pixdim"] = [qfac, *spacing_xyz, 1, 1, 1, 1]
     fields["vox_offset"] = layout.itemsize + 4

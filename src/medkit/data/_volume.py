@@ -45,9 +45,10 @@ class Volume:
     .. math:: (x, y, z, 1)^T = A \cdot (d, h, w, 1)^T
 
     with x growing to the Right, y to the Anterior, z to the Superior (RAS+). It is float64 and
-    read-only; ``torch.tensor(v.affine)`` gives a copy as a tensor. Other programs index a voxel by (x, y, z) = (w, h, d): nibabel, MONAI and TorchIO
-    want :attr:`affine_xyz` for an array transposed to (W, H, D); ITK and DICOM also count towards
-    Left and Posterior, which is :attr:`affine_lps`.
+    read-only; ``torch.tensor(v.affine)`` gives a copy as a tensor. Other programs index a voxel by
+    (x, y, z) = (w, h, d): nibabel, MONAI and TorchIO want :attr:`affine_xyz` for an array
+    transposed to (W, H, D); ITK and DICOM also count towards Left and Posterior, which is
+    :attr:`affine_lps`.
 
     Tensor operations on ``data`` give ordinary tensors without geometry. A result on the same grid
     becomes a volume with :meth:`like`; :meth:`crop`, :meth:`flip`, :meth:`to_axcodes` and
