@@ -3,18 +3,24 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from medkit._core import check
+from medkit.losses._voxel_loss import Entropy, VoxelLoss, scan_voxels
 from medkit.losses._voxels import (
+    REDUCTIONS,
     Activation,
     Reduction,
-    accumulation_dtype,
+    Voxels,
     as_voxels,
+    can_look_at,
     class_weights,
 )
+from medkit.ops import VoxelScan
+
+MILLIONTHS = 1_000_000
+"""``top_k`` is counted in these, so that the number of voxels is exact."""
 
 
 def cross_entropy_loss(
@@ -30,87 +36,206 @@ def cross_entropy_loss(
     top_k: float | None = None,
     reduction: Reduction = "mean",
 ) -> Float[Tensor, "..."]:
-    """Return the negative log likelihood of the target."""
-    check.one_of("reduction", reduction, ("mean", "sum", "none"))
-    label_smoothing = check.fraction("label_smoothing", label_smoothing)
+    r"""Return the cross entropy of target and prediction, averaged over voxels.
+
+    .. math::
+
+        L = \frac{\sum_v m_v \sum_c k_c\,\tilde t_{vc} \,(-\log p_{vc})}
+            {\sum_v m_v \sum_c k_c\,t_{vc}}, \qquad
+        \tilde t = (1 - \varepsilon)\,t + \varepsilon / C
+
+    with probabilities :math:`p`, target :math:`t`, mask :math:`m`, class weights :math:`k` and
+    label smoothing :math:`\varepsilon`. With a sigmoid, or a single channel, each channel is a
+    decision of its own:
+
+    .. math::
+
+        L = \frac{\sum_v m_v \sum_c k_c \bigl(-\tilde t_{vc} \log p_{vc}
+            - (1 - \tilde t_{vc}) \log(1 - p_{vc})\bigr)}{\sum_v m_v \sum_c k_c}, \qquad
+        \tilde t = (1 - \varepsilon)\,t + \varepsilon / 2
+
+    Use it as the loss of each voxel, alone or beside a loss on overlap. For class maps it equals
+    ``torch.nn.functional.cross_entropy`` with its ``weight`` and ``label_smoothing``; for values
+    per channel with weights it stays a weighted mean, where torch divides by the number of
+    voxels.
+
+    Sums over voxels accumulate in float32, whatever the type of ``input``, or in float64 for a
+    float64 input, and the loss has that type. With every voxel left out it is 0 with gradient 0.
+
+    Args:
+        input: Logits, or probabilities if ``activation`` is None, which then sum to one over the
+            channels, or are those of the structure for a single channel. Logits are exact where
+            probabilities round to 0 or 1.
+        target: Class map of integers or booleans, ``(batch, *spatial)`` or
+            ``(batch, 1, *spatial)``, or values in [0, 1] per channel, ``(batch, channel,
+            *spatial)``: one-hot, multi-label or soft labels. For an input of one channel a class
+            map says 1 for the structure and 0 for the rest.
+        mask: Voxels that count, ``(batch, *spatial)`` or ``(batch, 1, *spatial)``: boolean, or
+            weights of zero or more. Logits and targets where it is zero have no influence, even
+            if NaN. None counts all.
+        activation: What makes probabilities of ``input``; None if it holds them already.
+        include_background: Whether channel 0 has a part in the loss. It is dropped after the
+            activation, as if its class weight were 0: with a softmax, voxels of background do not
+            count then, and false positives there go unpunished.
+        ignore_index: Label of voxels that do not count, any integer; needs a class map. None
+            counts all.
+        class_weight: Weight of each channel of ``input``, the background's included, zero or
+            more. Only ratios matter: weights are divided by their mean. None weighs all the same.
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1].
+        top_k: Share of the counted voxels of the batch to keep, those of highest loss, in (0, 1];
+            rounded down, at least one. Voxels tied for the last places share them. None keeps
+            all.
+        reduction: "mean" is the weighted mean; "sum" adds up the weighted values of the voxels;
+            "none" returns them, ``(batch, *spatial)``, zero where a voxel does not count.
+
+    Returns:
+        The loss, zero or more.
+
+    Raises:
+        TypeError: If ``input`` is not floating point, a mask neither boolean nor floating point.
+        ValueError: If shapes do not fit, a label is no class, or an option is unknown.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]]])
+        >>> labels = torch.tensor([[0, 1, 255]])
+        >>> print(f"{cross_entropy_loss(logits, labels, ignore_index=255):.4f}")
+        0.4100
+        >>> print(f"{cross_entropy_loss(logits, labels, ignore_index=255, top_k=0.5):.4f}")
+        0.6931
+
+    References:
+        I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", MIT Press, 2016, equation 6.13.
+        C. Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR, 2016,
+        section 7 (label smoothing). Z. Wu, C. Shen, A. van den Hengel, "Bridging Category-level
+        and Instance-level Semantic Image Segmentation", arXiv:1605.06885, 2016, section 4
+        (``top_k``).
+    """
+    _check_options(reduction, top_k)
     voxels = as_voxels(input, target, mask, activation=activation, ignore_index=ignore_index)
-    weight = class_weights(class_weight, input, include_background=include_background)
-    if activation == "sigmoid" or input.shape[1] == 1:
-        terms, weights = _bernoulli(
-            voxels.input, voxels.target, activation, weight, label_smoothing
-        )
-    else:
-        terms, weights = _categorical(
-            voxels.input, voxels.target, activation, weight, label_smoothing
-        )
+    entropy = _entropy(
+        voxels,
+        activation,
+        class_weight,
+        label_smoothing,
+        include_background=include_background,
+    )
+    scan = scan_voxels(voxels, activation, entropy)
+    return _reduce(voxels, scan.cross_entropy, entropy, activation, top_k, reduction)
+
+
+def _check_options(reduction: Reduction, top_k: float | None) -> None:
+    check.one_of("reduction", reduction, REDUCTIONS)
+    if top_k is not None and check.fraction("top_k", top_k) < 1 / MILLIONTHS:
+        raise check.fail("top_k", "in (0, 1] or None", top_k)
+
+
+def _is_binary(voxels: Voxels, activation: Activation | None) -> bool:
+    return activation == "sigmoid" or voxels.input.shape[1] == 1
+
+
+def _entropy(
+    voxels: Voxels,
+    activation: Activation | None,
+    class_weight: Sequence[float] | Tensor | None,
+    label_smoothing: float,
+    *,
+    include_background: bool,
+) -> Entropy:
+    """Return how the cross entropy is made: weights that average, or for a sigmoid sum to, one."""
+    check.fraction("label_smoothing", label_smoothing)
+    if _is_binary(voxels, activation):
+        weight = class_weights(class_weight, voxels.input, include_background=include_background)
+        return Entropy(weight / weight.sum(), label_smoothing)
+    if class_weight is None and include_background:
+        return Entropy(None, label_smoothing)
+    weight = class_weights(class_weight, voxels.input, include_background=include_background)
+    return Entropy(weight, label_smoothing)
+
+
+def _reduce(
+    voxels: Voxels,
+    terms: Tensor,
+    entropy: Entropy,
+    activation: Activation | None,
+    top_k: float | None,
+    reduction: Reduction,
+) -> Tensor:
+    weights = _voxel_weights(voxels, terms, entropy, activation)
     if voxels.weight is not None:
-        terms, weights = terms * voxels.weight, weights * voxels.weight
+        terms = terms * voxels.weight
+        weights = torch.where(voxels.weight > 0, weights * voxels.weight, 0.0)
     if top_k is not None:
-        chosen = _hardest(terms, weights, top_k)
-        terms, weights = terms * chosen, weights * chosen
+        kept = _hardest(terms.detach(), weights, top_k)
+        terms, weights = terms * kept, weights * kept
     if reduction == "none":
         return terms
     if reduction == "sum":
         return terms.sum()
     total = weights.sum()
-    return terms.sum() / torch.where(total > 0, total, 1.0)
+    return terms.sum() / torch.where(total == 0, 1.0, total)
 
 
-def _categorical(
-    input: Tensor, target: Tensor, activation: Activation | None, weight: Tensor, smoothing: float
-) -> tuple[Tensor, Tensor]:
-    """Return per voxel the weighted negative log likelihood and its weight."""
-    dtype = accumulation_dtype(input)
-    if activation is None:
-        log_p = input.to(dtype).clamp(min=torch.finfo(dtype).tiny).log()
+def _voxel_weights(
+    voxels: Voxels, terms: Tensor, entropy: Entropy, activation: Activation | None
+) -> Tensor:
+    """Return what each voxel weighs in the mean, before the mask."""
+    weight, target = entropy.class_weight, voxels.target
+    if _is_binary(voxels, activation):
+        return torch.ones_like(terms)
+    if target.ndim < voxels.input.ndim:
+        return torch.ones_like(terms) if weight is None else weight[target]
+    total = torch.zeros_like(terms)
+    for channel in range(target.shape[1]):  # no product of the size of the target
+        share = target[:, channel].to(terms.dtype)
+        total = total + (share if weight is None else share * weight[channel])
+    return total
+
+
+def _hardest(loss: Tensor, weights: Tensor, top_k: float) -> Tensor:
+    """Return one for each of the share of counted voxels of highest loss, ties shared evenly."""
+    if not loss.numel():
+        return weights
+    counted = weights > 0
+    number = counted.sum() * round(top_k * MILLIONTHS) // MILLIONTHS
+    number = number.clamp(min=1)
+    loss = torch.where(counted, loss, -torch.inf)
+    if can_look_at(loss):
+        threshold = loss.flatten().kthvalue(loss.numel() - int(number) + 1).values
     else:
-        log_p = F.log_softmax(input, dim=1, dtype=dtype)
-    weight = weight.reshape(-1, *[1] * (input.ndim - 2))
-    if target.ndim == input.ndim:
-        values = target.to(dtype)
-        weights = (values * weight).sum(1)
-        terms = -(values * weight * log_p).sum(1)
-    else:
-        weights = weight.flatten()[target]
-        terms = -weights * log_p.gather(1, target.unsqueeze(1)).squeeze(1)
-    if smoothing:
-        spread = -(weight * log_p).mean(1)
-        terms = (1 - smoothing) * terms + smoothing * spread
-    return terms, weights
-
-
-def _bernoulli(
-    input: Tensor, target: Tensor, activation: Activation | None, weight: Tensor, smoothing: float
-) -> tuple[Tensor, Tensor]:
-    """Return per voxel the weighted mean of the binary cross entropy over channels, and one."""
-    dtype = accumulation_dtype(input)
-    if target.ndim != input.ndim:
-        target = F.one_hot(target, input.shape[1]).movedim(-1, 1)
-    values = target.to(dtype) * (1 - smoothing) + smoothing / 2
-    if activation is None:
-        each = F.binary_cross_entropy(input.to(dtype), values, reduction="none")
-    else:
-        each = F.binary_cross_entropy_with_logits(input.to(dtype), values, reduction="none")
-    weight = weight / weight.sum()
-    terms = (each * weight.reshape(-1, *[1] * (input.ndim - 2))).sum(1)
-    return terms, torch.ones_like(terms)
-
-
-def _hardest(terms: Tensor, weights: Tensor, top_k: float) -> Tensor:
-    """Return one for the ``top_k`` share of counted voxels of highest loss, ties shared."""
-    counted = weights.flatten() > 0
-    number = (counted.sum() * round(top_k * 1_000_000) // 1_000_000).clamp(min=1)
-    loss = torch.where(counted, terms.detach().flatten(), -torch.inf)
-    threshold = loss.sort(descending=True).values[number - 1]
+        threshold = loss.flatten().sort(descending=True).values.take(number - 1)
     above, tied = loss > threshold, loss == threshold
     share = (number - above.sum()) / tied.sum()
-    return torch.where(above, 1.0, torch.where(tied, share, 0.0)).reshape(terms.shape)
+    return torch.where(above, 1.0, torch.where(tied, share, 0.0)).to(loss.dtype)
 
 
-class CrossEntropyLoss(nn.Module):
-    """The negative log likelihood of the target, with its options stored."""
+class CrossEntropyLoss(VoxelLoss):
+    """The cross entropy of target and prediction, averaged over voxels.
 
-    class_weight: Tensor | None
+    The module form of ``cross_entropy_loss``, whose documentation gives the formula and each
+    rule. Beside losses with the same ``activation`` and ``ignore_index`` in a ``WeightedSum`` it
+    shares their pass over the voxels.
+
+    Args:
+        activation: What makes probabilities of the input; None if it holds them already.
+        include_background: Whether channel 0 has a part in the loss, after the activation.
+        ignore_index: Label of voxels that do not count, any integer. None counts all.
+        class_weight: Weight of each channel, of which only ratios matter. None weighs all the
+            same. Kept as a buffer.
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1].
+        top_k: Share of the counted voxels to keep, those of highest loss; None keeps all.
+        reduction: Whether to return the weighted "mean", the "sum", or "none": each value.
+
+    Example:
+        >>> import torch
+        >>> loss = CrossEntropyLoss(class_weight=(0.1, 1.0), ignore_index=-1)
+        >>> print(f"{loss(torch.zeros(1, 2, 4), torch.tensor([[0, 1, 1, -1]])):.4f}")
+        0.6931
+
+    References:
+        I. Goodfellow, Y. Bengio, A. Courville, "Deep Learning", MIT Press, 2016, equation 6.13;
+        see ``cross_entropy_loss``.
+    """
 
     def __init__(
         self,
@@ -123,15 +248,16 @@ class CrossEntropyLoss(nn.Module):
         top_k: float | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__()
-        self.activation: Activation | None = activation
-        self.include_background = include_background
-        self.ignore_index = ignore_index
-        weight = None if class_weight is None else torch.as_tensor(class_weight)
-        self.register_buffer("class_weight", weight, persistent=False)
-        self.label_smoothing = label_smoothing
+        super().__init__(
+            activation=activation,
+            include_background=include_background,
+            ignore_index=ignore_index,
+            class_weight=class_weight,
+            reduction=reduction,
+        )
+        _check_options(reduction, top_k)
+        self.label_smoothing = check.fraction("label_smoothing", label_smoothing)
         self.top_k = top_k
-        self.reduction: Reduction = reduction
 
     def forward(
         self,
@@ -140,7 +266,13 @@ class CrossEntropyLoss(nn.Module):
         *,
         mask: Shaped[Tensor, "batch ..."] | None = None,
     ) -> Float[Tensor, "..."]:
-        """Return the loss of logits against a target."""
+        """Return the loss.
+
+        Args:
+            input: Logits, or probabilities if ``activation`` is None.
+            target: Class map, or values per channel.
+            mask: Voxels that count, boolean or weights; None counts all.
+        """
         return cross_entropy_loss(
             input,
             target,
@@ -152,4 +284,34 @@ class CrossEntropyLoss(nn.Module):
             label_smoothing=self.label_smoothing,
             top_k=self.top_k,
             reduction=self.reduction,
+        )
+
+    def entropy(self, voxels: Voxels) -> Entropy:
+        """Return how the cross entropy of the pass over the voxels is wanted.
+
+        Args:
+            voxels: What the pass goes over.
+        """
+        return _entropy(
+            voxels,
+            self.activation,
+            self.class_weight,
+            self.label_smoothing,
+            include_background=self.include_background,
+        )
+
+    def from_scan(self, voxels: Voxels, scan: VoxelScan) -> Float[Tensor, "..."]:
+        """Return the loss from a pass over the voxels.
+
+        Args:
+            voxels: What the pass went over.
+            scan: Its result, with the cross entropy made as wanted.
+        """
+        return _reduce(
+            voxels,
+            scan.cross_entropy,
+            self.entropy(voxels),
+            self.activation,
+            self.top_k,
+            self.reduction,
         )

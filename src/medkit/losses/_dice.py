@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._overlap_loss import Absent, count, ratio_loss, reduce_classes
-from medkit.losses._voxels import Activation, Reduction
+from medkit.losses._overlap_loss import ABSENT, Absent, count, pool, ratio_loss, reduce_classes
+from medkit.losses._voxel_loss import VoxelLoss
+from medkit.losses._voxels import Activation, Reduction, Voxels
+from medkit.ops import Overlap, VoxelScan
 
 
 def dice_loss(
@@ -25,14 +26,79 @@ def dice_loss(
     smooth: float = 1e-5,
     reduction: Reduction = "mean",
 ) -> Float[Tensor, "..."]:
-    """Return one minus the soft Dice coefficient."""
-    smooth = check.non_negative("smooth", smooth)
+    r"""Return one minus the soft Dice coefficient, averaged over samples and classes.
+
+    .. math::
+
+        L_{bc} = 1 - \frac{2 \sum_v m\,p\,t + s}{\sum_v m\,p + \sum_v m\,t + s}, \qquad
+        L = \frac{\sum_{bc} k_c L_{bc}}{\sum_{bc} k_c}
+
+    with probabilities :math:`p`, target :math:`t`, mask :math:`m`, smoothing :math:`s` and class
+    weights :math:`k`, in each sample :math:`b` and class :math:`c`.
+
+    Use it to segment structures of unequal size: each class weighs the same, however few voxels
+    it has. Add a cross entropy (``WeightedSum``) for smoother gradients.
+
+    Sums over voxels accumulate in float32, whatever the type of ``input``, or in float64 for a
+    float64 input, and the loss has that type. With everything left out, of a class, a sample or
+    the batch, its part is 0 with gradient 0.
+
+    Args:
+        input: Logits, or probabilities if ``activation`` is None; at least two channels, or one
+            with ``activation`` "sigmoid" or None.
+        target: Class map of integers or booleans, ``(batch, *spatial)`` or
+            ``(batch, 1, *spatial)``, or values in [0, 1] per channel, ``(batch, channel,
+            *spatial)``: one-hot, multi-label or soft labels. For an input of one channel a class
+            map says 1 for the structure and 0 for the rest.
+        mask: Voxels that count, ``(batch, *spatial)`` or ``(batch, 1, *spatial)``: boolean, or
+            weights of zero or more. Logits and targets where it is zero have no influence, even
+            if NaN. None counts all.
+        activation: What makes probabilities of ``input``; None if it holds them already.
+        include_background: Whether channel 0 has a part in the loss. It is dropped after the
+            activation.
+        ignore_index: Label of voxels that do not count, any integer; needs a class map. If it is
+            one of the classes, that class is absent from the target: see ``absent``. None counts
+            all.
+        class_weight: Weight of each channel of ``input``, the background's included, zero or
+            more. Only ratios matter: weights are divided by their mean. None weighs all the same.
+        absent: What a class without target voxels adds: "ratio" the formula above, as in other
+            libraries, which is near 1 with next to no gradient; "penalize" its mean predicted
+            probability, which has a gradient against false positives; "skip" nothing, and the
+            mean is taken over the others.
+        batch: Whether to sum voxels over the whole batch before the ratio, so that small patches
+            without a class matter less. Default is one ratio per sample.
+        smooth: Added above and below in the ratio, in voxels. Zero is allowed: an empty ratio
+            counts as 1.
+        reduction: "mean" is the weighted mean; "sum" adds up the weighted values; "none" returns
+            them, ``(batch, channel)`` without a dropped background, and one row with ``batch``.
+
+    Returns:
+        The loss, zero for a perfect prediction and at most one ("mean").
+
+    Raises:
+        TypeError: If ``input`` is not floating point, a mask neither boolean nor floating point.
+        ValueError: If shapes do not fit, a label is no class, or an option is unknown.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[4.0, 4.0, -4.0, -4.0], [-4.0, -4.0, 4.0, 4.0]]])
+        >>> print(f"{dice_loss(logits, torch.tensor([[0, 0, 1, 1]])):.4f}")
+        0.0003
+        >>> print(f"{dice_loss(logits, torch.tensor([[0, 0, 1, 0]])):.4f}")
+        0.2668
+
+    References:
+        F. Milletari, N. Navab, S.-A. Ahmadi, "V-Net: Fully Convolutional Neural Networks for
+        Volumetric Medical Image Segmentation", 3DV, 2016: the loss, here with plain instead of
+        squared sums below, as in M. Drozdzal et al., "The Importance of Skip Connections in
+        Biomedical Image Segmentation", DLMIA, 2016, equation 2.
+    """
+    check.non_negative("smooth", smooth)
     counts = count(
         input, target, mask, activation=activation, ignore_index=ignore_index, batch=batch
     )
-    whole = counts.predicted + counts.target
     return reduce_classes(
-        ratio_loss(whole - 2 * counts.intersection, whole, smooth),
+        _dice(counts, smooth),
         counts,
         include_background=include_background,
         class_weight=class_weight,
@@ -41,10 +107,42 @@ def dice_loss(
     )
 
 
-class DiceLoss(nn.Module):
-    """One minus the soft Dice coefficient, with its options stored."""
+def _dice(counts: Overlap, smooth: float) -> Tensor:
+    """Return one minus the ratio of each row and class."""
+    whole = counts.predicted + counts.target
+    return ratio_loss(whole - 2 * counts.intersection, whole, smooth)
 
-    class_weight: Tensor | None
+
+class DiceLoss(VoxelLoss):
+    """One minus the soft Dice coefficient, averaged over samples and classes.
+
+    The module form of ``dice_loss``, whose documentation gives the formula and each rule. Beside
+    losses with the same ``activation`` and ``ignore_index`` in a ``WeightedSum`` it shares their
+    pass over the voxels.
+
+    Args:
+        activation: What makes probabilities of the input; None if it holds them already.
+        include_background: Whether channel 0 has a part in the loss, after the activation.
+        ignore_index: Label of voxels that do not count, any integer. None counts all.
+        class_weight: Weight of each channel, of which only ratios matter. None weighs all the
+            same. Kept as a buffer.
+        absent: What a class without target voxels adds: the plain "ratio", a "penalize" of its
+            mean predicted probability, or nothing, "skip".
+        batch: Whether to sum voxels over the whole batch before the ratio.
+        smooth: Added above and below in the ratio, in voxels.
+        reduction: Whether to return the weighted "mean", the "sum", or "none": each value.
+
+    Example:
+        >>> import torch
+        >>> loss = DiceLoss(activation="sigmoid", absent="skip")
+        >>> regions = torch.tensor([[[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]])
+        >>> print(f"{loss(torch.zeros(1, 2, 3), regions):.4f}")
+        0.4286
+
+    References:
+        F. Milletari, N. Navab, S.-A. Ahmadi, "V-Net: Fully Convolutional Neural Networks for
+        Volumetric Medical Image Segmentation", 3DV, 2016; see ``dice_loss``.
+    """
 
     def __init__(
         self,
@@ -58,16 +156,17 @@ class DiceLoss(nn.Module):
         smooth: float = 1e-5,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__()
-        self.activation: Activation | None = activation
-        self.include_background = include_background
-        self.ignore_index = ignore_index
-        weight = None if class_weight is None else torch.as_tensor(class_weight)
-        self.register_buffer("class_weight", weight, persistent=False)
+        super().__init__(
+            activation=activation,
+            include_background=include_background,
+            ignore_index=ignore_index,
+            class_weight=class_weight,
+            reduction=reduction,
+        )
+        check.one_of("absent", absent, ABSENT)
         self.absent: Absent = absent
         self.batch = batch
-        self.smooth = smooth
-        self.reduction: Reduction = reduction
+        self.smooth = check.non_negative("smooth", smooth)
 
     def forward(
         self,
@@ -76,7 +175,13 @@ class DiceLoss(nn.Module):
         *,
         mask: Shaped[Tensor, "batch ..."] | None = None,
     ) -> Float[Tensor, "..."]:
-        """Return the loss of logits against a target."""
+        """Return the loss.
+
+        Args:
+            input: Logits, or probabilities if ``activation`` is None.
+            target: Class map, or values per channel.
+            mask: Voxels that count, boolean or weights; None counts all.
+        """
         return dice_loss(
             input,
             target,
@@ -88,5 +193,22 @@ class DiceLoss(nn.Module):
             absent=self.absent,
             batch=self.batch,
             smooth=self.smooth,
+            reduction=self.reduction,
+        )
+
+    def from_scan(self, voxels: Voxels, scan: VoxelScan) -> Float[Tensor, "..."]:  # noqa: ARG002
+        """Return the loss from a pass over the voxels.
+
+        Args:
+            voxels: What the pass went over.
+            scan: Its result.
+        """
+        counts = pool(scan.overlap, batch=self.batch)
+        return reduce_classes(
+            _dice(counts, self.smooth),
+            counts,
+            include_background=self.include_background,
+            class_weight=self.class_weight,
+            absent=self.absent,
             reduction=self.reduction,
         )

@@ -1,4 +1,4 @@
-"""The steps that every loss on overlap counts shares: count, then reduce over classes."""
+"""What every loss on overlap counts shares: count, then reduce over samples and classes."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -8,10 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._voxels import Activation, Reduction, as_voxels, class_weights
-from medkit.ops import Overlap, overlap
+from medkit.losses._voxel_loss import scan_voxels
+from medkit.losses._voxels import REDUCTIONS, Activation, Reduction, as_voxels, class_weights
+from medkit.ops import Overlap
 
 Absent = Literal["ratio", "penalize", "skip"]
+
+ABSENT = ("ratio", "penalize", "skip")
 
 
 def count(
@@ -25,14 +28,20 @@ def count(
 ) -> Overlap:
     """Return the counts of each sample, or of the whole batch in one row."""
     voxels = as_voxels(input, target, mask, activation=activation, ignore_index=ignore_index)
-    counts = overlap(voxels.input, voxels.target, activation=activation, weight=voxels.weight)
-    return Overlap(*(each.sum(0, keepdim=True) for each in counts)) if batch else counts
+    return pool(scan_voxels(voxels, activation).overlap, batch=batch)
 
 
-def ratio_loss(missed: Tensor, whole: Tensor, smooth: float) -> Tensor:
-    """Return ``missed / (whole + smooth)``, and zero where both are zero."""
+def pool(counts: Overlap, *, batch: bool) -> Overlap:
+    """Return the counts of each sample, or of the whole batch in one row."""
+    if not batch:
+        return counts
+    return Overlap(*(each.sum(0, keepdim=True) for each in counts))
+
+
+def ratio_loss(apart: Tensor, whole: Tensor, smooth: float) -> Tensor:
+    """Return one minus a ratio, ``apart / (whole + smooth)``; two empty sets are not apart."""
     whole = whole + smooth
-    return torch.where(whole > 0, missed / torch.where(whole > 0, whole, 1.0), 0.0)
+    return apart / torch.where(whole == 0, 1.0, whole)
 
 
 def reduce_classes(
@@ -45,21 +54,18 @@ def reduce_classes(
     reduction: Reduction,
 ) -> Tensor:
     """Treat classes without target voxels as ``absent`` says, weigh the classes and reduce."""
-    check.one_of("absent", absent, ("ratio", "penalize", "skip"))
-    check.one_of("reduction", reduction, ("mean", "sum", "none"))
+    check.one_of("absent", absent, ABSENT)
+    check.one_of("reduction", reduction, REDUCTIONS)
     weight = class_weights(class_weight, loss, include_background=include_background)
-    weight = weight.expand_as(loss)
     present = counts.target > 0
     if absent == "penalize":
-        loss = torch.where(present, loss, counts.predicted / counts.voxels.clamp(min=1e-12))
-    elif absent == "skip":
-        weight = weight * present
-    if not include_background:
-        loss, weight = loss[:, 1:], weight[:, 1:]
-    weighted = loss * weight
+        voxels = torch.where(counts.voxels == 0, 1.0, counts.voxels)
+        loss = torch.where(present, loss, counts.predicted / voxels)
+    weights = weight * present if absent == "skip" else weight.expand_as(loss)
+    weighted = loss * weights
     if reduction == "none":
-        return weighted
+        return weighted if include_background else weighted[:, 1:]
     if reduction == "sum":
         return weighted.sum()
-    total = weight.sum()
-    return weighted.sum() / torch.where(total > 0, total, 1.0)
+    total = weights.sum()
+    return weighted.sum() / torch.where(total == 0, 1.0, total)

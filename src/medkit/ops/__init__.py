@@ -13,15 +13,18 @@ from medkit.ops._affine import (
     transform_points,
     translate_affine,
 )
-from medkit.ops._one_hot import class_index, one_hot
-from medkit.ops._overlap import Overlap, overlap
+from medkit.ops._one_hot import ClassIndex, class_index, one_hot
+from medkit.ops._overlap import Overlap, hard_overlap
 from medkit.ops._scatter import GroupExtrema, scatter_max, scatter_mean, scatter_min, scatter_sum
 from medkit.ops._segment import segment_mean, segment_sum
+from medkit.ops._voxel_scan import VoxelScan, voxel_scan
 from medkit.ops._window import gaussian_importance, patch_grid
 
 __all__ = [
+    "ClassIndex",
     "GroupExtrema",
     "Overlap",
+    "VoxelScan",
     "affine_axcodes",
     "affine_shear",
     "affine_spacing",
@@ -30,8 +33,8 @@ __all__ = [
     "corner_indices",
     "flip_affine",
     "gaussian_importance",
+    "hard_overlap",
     "one_hot",
-    "overlap",
     "patch_grid",
     "permute_affine",
     "ras_to_lps",
@@ -44,4 +47,5 @@ __all__ = [
     "segment_sum",
     "transform_points",
     "translate_affine",
+    "voxel_scan",
 ]

@@ -1,10 +1,24 @@
 """Class maps as one channel per class."""
 
+from typing import NamedTuple
+
 import torch
-from jaxtyping import Num, Shaped
+from jaxtyping import Bool, Int64, Num, Shaped
 from torch import Tensor
 
 from medkit._core import check
+
+
+class ClassIndex(NamedTuple):
+    """Class indices, and which of them count.
+
+    Attributes:
+        classes: Class of each voxel, 0 where it does not count.
+        counted: Whether a voxel counts; None if all do.
+    """
+
+    classes: Int64[Tensor, "..."]
+    counted: Bool[Tensor, "..."] | None
 
 
 def one_hot(
@@ -36,13 +50,14 @@ def one_hot(
         ValueError: If a label is neither a class nor ``ignore_index``.
 
     Example:
+        >>> import torch
         >>> one_hot(torch.tensor([[0, 2, 255]]), num_classes=3, ignore_index=255)
         tensor([[[1., 0., 0.],
                  [0., 0., 0.],
                  [0., 1., 0.]]])
     """
     check.integer("num_classes", num_classes, minimum=1)
-    index, counted = class_index("labels", labels, num_classes, ignore_index)
+    index, counted = class_index(labels, num_classes=num_classes, ignore_index=ignore_index)
     shape = (index.shape[0], num_classes, *index.shape[1:])
     ones = torch.ones((), dtype=dtype, device=labels.device).expand(index.shape)
     source = ones if counted is None else counted.to(dtype)
@@ -51,13 +66,36 @@ def one_hot(
 
 
 def class_index(
-    name: str, labels: Tensor, num_classes: int, ignore_index: int | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return class indices that are safe to gather with, and which voxels count.
+    labels: Shaped[Tensor, "..."],
+    *,
+    num_classes: int,
+    ignore_index: int | None = None,
+    name: str = "labels",
+) -> ClassIndex:
+    """Return class indices that are safe to gather with, and which of them count.
 
-    The second value is None when ``ignore_index`` is None, else a boolean map; ignored voxels get
-    index 0. Labels are checked on the CPU, where it costs nothing; elsewhere, and in a compiled
-    graph, where reading a value would stall the device, the gather that follows checks its index.
+    Use it at the border of code that takes class maps. Labels are checked on the CPU, where that
+    costs next to nothing. On another device, and in a compiled graph, where reading a value would
+    wait for the device, only ``ignore_index`` is seen to; a gather then checks its index itself.
+
+    Args:
+        labels: Classes, integers or booleans.
+        num_classes: How many classes there are; labels are below it.
+        ignore_index: Label of voxels that do not count, any integer; they get index 0. None means
+            that all count.
+        name: What messages call the labels.
+
+    Returns:
+        The indices, and which count, None if all do.
+
+    Raises:
+        TypeError: If ``labels`` are not integers or booleans.
+        ValueError: If a label is neither a class nor ``ignore_index``.
+
+    Example:
+        >>> import torch
+        >>> class_index(torch.tensor([2, -1]), num_classes=3, ignore_index=-1)
+        ClassIndex(classes=tensor([2, 0]), counted=tensor([ True, False]))
     """
     if labels.is_floating_point() or labels.is_complex():
         raise TypeError(
@@ -75,4 +113,4 @@ def class_index(
             if ignore_index is not None:
                 rule += f" or ignore_index {ignore_index}"
             raise check.fail(name, rule, f"values from {low} to {high}")
-    return index, counted
+    return ClassIndex(index, counted)

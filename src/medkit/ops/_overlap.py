@@ -1,76 +1,162 @@
-"""The one count behind overlap losses and metrics."""
+"""How much a prediction and a target overlap: the counts behind overlap losses and metrics."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from torch import Tensor
 
 from medkit._core import check
-
-Activation = Literal["softmax", "sigmoid"]
+from medkit.ops._one_hot import class_index
 
 
 class Overlap(NamedTuple):
-    """Soft voxel counts per sample and channel.
+    """Voxel counts per sample and channel, whole numbers or sums of probabilities.
 
     Attributes:
-        intersection: Sum of weight times probability times target.
-        predicted: Sum of weight times probability.
-        target: Sum of weight times target.
-        voxels: Sum of weights, the same for every channel, shape ``(batch, 1)``.
+        intersection: Voxels that prediction and target share.
+        predicted: Voxels of the prediction.
+        target: Voxels of the target.
+        voxels: Voxels that count at all, the same for every channel: shape ``(batch, 1)``.
     """
 
-    intersection: Float[Tensor, "batch channel"]
-    predicted: Float[Tensor, "batch channel"]
-    target: Float[Tensor, "batch channel"]
-    voxels: Float[Tensor, "batch 1"]
+    intersection: Shaped[Tensor, "batch channel"]
+    predicted: Shaped[Tensor, "batch channel"]
+    target: Shaped[Tensor, "batch channel"]
+    voxels: Shaped[Tensor, "batch 1"]
 
 
-def overlap(
-    input: Float[Tensor, "batch channel *spatial"],
+def hard_overlap(
+    prediction: Shaped[Tensor, "batch ..."],
     target: Shaped[Tensor, "batch ..."],
     *,
-    activation: Activation | None = "softmax",
-    weight: Shaped[Tensor, "batch *spatial"] | None = None,
+    num_classes: int | None = None,
+    ignore_index: int | None = None,
+    mask: Shaped[Tensor, "batch ..."] | None = None,
 ) -> Overlap:
-    """Return how much prediction and target overlap, per sample and channel."""
-    check.one_of("activation", activation, ("softmax", "sigmoid", None))
-    accumulate = torch.float64 if input.dtype == torch.float64 else torch.float32
-    batch, channels = input.shape[:2]
-    p = probabilities(input, activation=activation).reshape(batch, channels, -1)
-    w = None if weight is None else weight.to(accumulate).reshape(batch, -1)
-    if w is not None:
-        p = p * w.unsqueeze(1)
-    if target.ndim == input.ndim:
-        t = target.to(accumulate).reshape(batch, channels, -1)
-        intersection = (p * t).sum(-1)
-        total = (t if w is None else t * w.unsqueeze(1)).sum(-1)
-    else:
-        index = target.long().reshape(batch, -1)
-        at_target = p.gather(1, index.unsqueeze(1)).squeeze(1)
-        intersection = _class_sums(at_target, index, channels)
-        total = _class_sums(torch.ones_like(at_target) if w is None else w, index, channels)
-    if w is None:
-        voxels = p.new_full((batch, 1), float(p.shape[-1]))
-    else:
-        voxels = w.sum(-1, keepdim=True)
-    return Overlap(intersection, p.sum(-1), total, voxels)
+    r"""Return voxel counts of two segmentations, exact to any size.
+
+    .. math:: I_{bc} = |P_{bc} \cap T_{bc}|, \quad P_{bc}, \quad T_{bc}
+
+    Use it as the basis of any score on overlap. Counts are integers, so that counts of parts add
+    up to those of the whole.
+
+    Args:
+        prediction: Class map ``(batch, *spatial)`` or ``(batch, 1, *spatial)`` of integers, or
+            boolean masks ``(batch, channel, *spatial)``, one per channel, which may overlap.
+        target: Truth in the form of ``prediction``.
+        num_classes: Number of classes of the maps; None for masks.
+        ignore_index: Label of target voxels that do not count, whatever is predicted there; for
+            class maps only. None counts all.
+        mask: Voxels that count, boolean, ``(batch, *spatial)`` or ``(batch, 1, *spatial)``. None
+            counts all.
+
+    Returns:
+        Counts per sample and class in int64.
+
+    Raises:
+        TypeError: If a segmentation is neither of integers nor of booleans.
+        ValueError: If shapes differ or a label is no class.
+
+    Example:
+        >>> import torch
+        >>> truth = torch.tensor([[0, 1, 1, 2, 255]])
+        >>> counts = hard_overlap(
+        ...     torch.tensor([[0, 1, 2, 2, 0]]), truth, num_classes=3, ignore_index=255
+        ... )
+        >>> counts.intersection.tolist(), counts.predicted.tolist(), counts.target.tolist()
+        ([[1, 1, 1]], [[1, 1, 2]], [[1, 2, 1]])
+    """
+    for name, segmentation in (("prediction", prediction), ("target", target)):
+        if segmentation.is_floating_point() or segmentation.is_complex():
+            raise TypeError(
+                f"{name} must be a class map of integers or boolean masks, as from "
+                f"logits.argmax(1) or logits > 0; got {segmentation.dtype}"
+            )
+    if (prediction.dtype == torch.bool) != (target.dtype == torch.bool):
+        raise TypeError(
+            "prediction and target must both be class maps or both be boolean masks; "
+            f"got {prediction.dtype} and {target.dtype}"
+        )
+    if prediction.dtype == torch.bool:
+        return _mask_overlap(prediction, target, num_classes, ignore_index, mask)
+    if num_classes is None:
+        raise check.fail("num_classes", "given for class maps", "None")
+    check.integer("num_classes", num_classes, minimum=1)
+    return _map_overlap(prediction, target, num_classes, ignore_index, mask)
 
 
-def probabilities(
-    input: Float[Tensor, "batch channel *spatial"], *, activation: Activation | None
-) -> Float[Tensor, "batch channel *spatial"]:
-    """Return the activated input in float32, or in float64 if it is that."""
-    accumulate = torch.float64 if input.dtype == torch.float64 else torch.float32
-    if activation == "softmax":
-        return torch.softmax(input, dim=1, dtype=accumulate)
-    if activation == "sigmoid":
-        return torch.sigmoid(input.to(accumulate))
-    return input.to(accumulate)
+def _mask_overlap(
+    prediction: Tensor,
+    target: Tensor,
+    num_classes: int | None,
+    ignore_index: int | None,
+    mask: Tensor | None,
+) -> Overlap:
+    shape = tuple(prediction.shape)
+    if tuple(target.shape) != shape or len(shape) < 2:
+        raise check.fail(
+            "target", f"(batch, channel, *spatial) like prediction {shape}", tuple(target.shape)
+        )
+    if num_classes not in (None, shape[1]):
+        raise check.fail("num_classes", f"None or {shape[1]}, the number of masks", num_classes)
+    if ignore_index is not None:
+        raise check.fail("ignore_index", "None for boolean masks (use mask)", ignore_index)
+    p, t = prediction.reshape(*shape[:2], -1), target.reshape(*shape[:2], -1)
+    counted = _counted(mask, (shape[0], *shape[2:]), p)
+    if mask is not None:
+        p, t = p & counted.unsqueeze(1), t & counted.unsqueeze(1)
+    return Overlap((p & t).sum(-1), p.sum(-1), t.sum(-1), counted.sum(-1, keepdim=True))
 
 
-def _class_sums(values: Tensor, index: Tensor, channels: int) -> Tensor:
-    return torch.stack(
-        [torch.where(index == channel, values, 0).sum(-1) for channel in range(channels)], dim=-1
+def _map_overlap(
+    prediction: Tensor,
+    target: Tensor,
+    num_classes: int,
+    ignore_index: int | None,
+    mask: Tensor | None,
+) -> Overlap:
+    shape, batch = tuple(target.shape), target.shape[0]
+    if not _fits(tuple(prediction.shape), shape):
+        raise check.fail("prediction", f"of the shape of target {shape}", tuple(prediction.shape))
+    t, kept = class_index(
+        target.reshape(batch, -1), num_classes=num_classes, ignore_index=ignore_index, name="target"
     )
+    counted = _counted(mask, shape, t)
+    if kept is not None:
+        counted = counted & kept
+    inside = torch.where(counted, prediction.reshape(batch, -1), 0)
+    p, _ = class_index(inside, num_classes=num_classes, name="prediction")
+    return Overlap(
+        _class_counts(t, counted & (p == t), num_classes),
+        _class_counts(p, counted, num_classes),
+        _class_counts(t, counted, num_classes),
+        counted.sum(-1, keepdim=True),
+    )
+
+
+def _counted(mask: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return which voxels count, ``(batch, voxel)``."""
+    if mask is None:
+        everywhere = torch.ones((), dtype=torch.bool, device=like.device)
+        return everywhere.expand(like.shape[0], like.shape[-1])
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask must be boolean; got {mask.dtype}")
+    if not _fits(tuple(mask.shape), shape):
+        raise check.fail("mask", f"(batch, *spatial) for maps of shape {shape}", tuple(mask.shape))
+    return mask.reshape(like.shape[0], -1)
+
+
+def _fits(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Return whether two shapes are equal, up to one channel axis of size one."""
+    return (
+        shape == other
+        or shape == (*other[:1], 1, *other[1:])
+        or other == (*shape[:1], 1, *shape[1:])
+    )
+
+
+def _class_counts(index: Tensor, counted: Tensor, num_classes: int) -> Tensor:
+    """Return how many counted voxels each class has, per sample."""
+    counts = torch.zeros(index.shape[0], num_classes, dtype=torch.int64, device=index.device)
+    return counts.scatter_add_(1, index, counted.to(torch.int64))

@@ -1,0 +1,119 @@
+"""Losses that need nothing but one pass over the voxels, which several of them can share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from medkit._core import check
+from medkit.losses._voxels import ACTIVATIONS, REDUCTIONS, Activation, Reduction, Voxels, as_voxels
+from medkit.ops import VoxelScan, voxel_scan
+
+
+class Entropy(NamedTuple):
+    """How a loss wants the cross entropy of the pass over the voxels made."""
+
+    class_weight: Tensor | None
+    label_smoothing: float
+
+
+class VoxelLoss(nn.Module, ABC):
+    """A loss made from counts per class and cross entropy per voxel.
+
+    Args:
+        activation: What turns the input into probabilities.
+        include_background: Whether channel 0 takes part, after the activation.
+        ignore_index: Label of voxels that do not count.
+        class_weight: Weight of each channel.
+        reduction: What becomes of the values.
+    """
+
+    class_weight: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        activation: Activation | None,
+        include_background: bool,
+        ignore_index: int | None,
+        class_weight: Sequence[float] | Tensor | None,
+        reduction: Reduction,
+    ) -> None:
+        super().__init__()
+        check.one_of("activation", activation, ACTIVATIONS)
+        check.one_of("reduction", reduction, REDUCTIONS)
+        self.activation: Activation | None = activation
+        self.include_background = include_background
+        self.ignore_index = ignore_index
+        if class_weight is not None and not isinstance(class_weight, Tensor):
+            class_weight = torch.tensor(class_weight, dtype=torch.float64)
+        self.register_buffer("class_weight", class_weight, persistent=False)
+        self.reduction: Reduction = reduction
+
+    @abstractmethod
+    def from_scan(self, voxels: Voxels, scan: VoxelScan) -> Tensor:
+        """Return the loss from a pass over the voxels that was made as ``entropy`` says.
+
+        Args:
+            voxels: What the pass went over.
+            scan: Its result.
+        """
+
+    def entropy(self, voxels: Voxels) -> Entropy | None:  # noqa: ARG002  for those that need it
+        """Return how the cross entropy of the pass is wanted, or None if it is not needed.
+
+        Args:
+            voxels: What the pass goes over.
+        """
+        return None
+
+    def extra_repr(self) -> str:
+        """Return the options."""
+        options = {n: v for n, v in vars(self).items() if n[0] != "_" and n != "training"}
+        if self.class_weight is not None:
+            options["class_weight"] = tuple(float(weight) for weight in self.class_weight)
+        return ", ".join(f"{name}={value!r}" for name, value in options.items())
+
+
+def scan_voxels(
+    voxels: Voxels, activation: Activation | None, entropy: Entropy | None = None
+) -> VoxelScan:
+    """Return the pass over the voxels, with the cross entropy made as wanted."""
+    class_weight, label_smoothing = entropy or Entropy(None, 0.0)
+    return voxel_scan(
+        voxels.input,
+        voxels.target,
+        activation=activation,
+        weight=voxels.weight,
+        class_weight=class_weight,
+        label_smoothing=label_smoothing,
+    )
+
+
+def evaluate_together(
+    losses: Mapping[str, VoxelLoss], input: Tensor, target: Tensor, mask: Tensor | None
+) -> dict[str, Tensor]:
+    """Return the value of each loss; those that see the voxels alike share one pass over them.
+
+    They do if activation and ``ignore_index`` are equal and no two of them want a cross entropy.
+    """
+    values: dict[str, Tensor] = {}
+    while waiting := {name: loss for name, loss in losses.items() if name not in values}:
+        first = next(iter(waiting.values()))
+        activation, ignore_index = first.activation, first.ignore_index
+        alike = {
+            name: loss
+            for name, loss in waiting.items()
+            if (loss.activation, loss.ignore_index) == (activation, ignore_index)
+        }
+        voxels = as_voxels(input, target, mask, activation=activation, ignore_index=ignore_index)
+        wanted = {name: loss.entropy(voxels) for name, loss in alike.items()}
+        own = [name for name, entropy in wanted.items() if entropy is not None]
+        shared = scan_voxels(voxels, activation, wanted[own[0]] if own else None)
+        for name, loss in alike.items():
+            again = name in own[1:]
+            scan = scan_voxels(voxels, activation, wanted[name]) if again else shared
+            values[name] = loss.from_scan(voxels, scan)
+    return values

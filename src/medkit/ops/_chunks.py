@@ -1,0 +1,75 @@
+"""Passes over voxels in pieces that stay in the processor's cache."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+CPU_ELEMENTS = 2**19
+"""Two megabytes of float32: a few of them fit in a second-level cache."""
+
+DEVICE_ELEMENTS = 2**26
+"""A quarter of a gigabyte of float32: few launches, bounded memory."""
+
+
+class Context(Protocol):
+    """What torch hands to ``setup_context`` and ``backward`` of a function."""
+
+    saved_tensors: tuple[Any, ...]
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Keep tensors for the backward pass."""
+        ...
+
+    def mark_non_differentiable(self, *tensors: Tensor) -> None:
+        """Say that no gradient flows through an output."""
+        ...
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Say whether a missing gradient comes as zeros."""
+        ...
+
+
+def chunks(x: Tensor) -> Iterator[tuple[int, slice, slice]]:
+    """Yield number, samples and voxels of each piece of ``(batch, channel, voxel)``.
+
+    Pieces of the same voxels have the same number. They depend on shape and kind of device alone,
+    so that sums are the same bit for bit whatever the number of threads.
+    """
+    batch, channels, voxels = x.shape
+    budget = CPU_ELEMENTS if x.device.type == "cpu" else DEVICE_ELEMENTS
+    length = max(1, min(voxels, budget // channels))
+    samples = max(1, budget // (channels * length)) if length == voxels else 1
+    for first in range(0, batch, samples):
+        for number, start in enumerate(range(0, voxels, length)):
+            yield number, slice(first, first + samples), slice(start, start + length)
+
+
+def num_chunks(x: Tensor) -> int:
+    """Return one more than the largest number that ``chunks`` yields, at least one."""
+    return 1 + max((number for number, _, _ in chunks(x)), default=0)
+
+
+def counted(x: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Return ``x`` in a dtype, zero wherever the voxel weighs nothing, even in place of NaN."""
+    x = x.to(dtype)
+    return x if weight is None else torch.where(weight.unsqueeze(1) > 0, x, 0.0)
+
+
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """Return the type that sums over voxels of ``x`` accumulate in."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def gradient_of(
+    formula: Callable[[Tensor], Sequence[Tensor]], x: Tensor, gradients: Sequence[Tensor | None]
+) -> Tensor | None:
+    """Return the gradient of a formula by autograd, to be differentiated again."""
+    with torch.enable_grad():
+        results = zip(formula(x), gradients, strict=True)
+        pairs = [(result, gradient) for result, gradient in results if gradient is not None]
+        if not pairs:
+            return None
+        outputs, weights = zip(*pairs, strict=True)
+        return torch.autograd.grad(outputs, x, weights, create_graph=True)[0]

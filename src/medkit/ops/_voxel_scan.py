@@ -1,0 +1,142 @@
+"""Overlap and cross entropy of logits and target in one pass over the voxels."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from medkit._core import check
+from medkit.ops._channel_scan import Formula, channel_terms, scan_channels
+from medkit.ops._chunks import wide_dtype
+from medkit.ops._class_scan import ClassTerms, class_terms, scan_classes
+from medkit.ops._overlap import Overlap
+
+Activation = Literal["softmax", "sigmoid"]
+
+
+class VoxelScan(NamedTuple):
+    """What one pass over the voxels gives.
+
+    Attributes:
+        overlap: Sums of probability and target per sample and channel.
+        cross_entropy: Cross entropy of each voxel, not multiplied by the voxel's weight.
+    """
+
+    overlap: Overlap
+    cross_entropy: Float[Tensor, "batch *spatial"]
+
+
+def voxel_scan(
+    input: Float[Tensor, "batch channel *spatial"],
+    target: Shaped[Tensor, "batch ..."],
+    *,
+    activation: Activation | None = "softmax",
+    weight: Shaped[Tensor, "batch *spatial"] | None = None,
+    class_weight: Sequence[float] | Float[Tensor, " channel"] | None = None,
+    label_smoothing: float = 0.0,
+) -> VoxelScan:
+    r"""Return soft overlap per class and cross entropy per voxel, from one pass over the voxels.
+
+    With probabilities :math:`p = \mathrm{activation}(x)`, voxel weights :math:`w`, class weights
+    :math:`k`, targets :math:`t` and smoothed targets
+    :math:`\tilde t = (1 - \varepsilon)\,t + \varepsilon / m`
+
+    .. math::
+
+        I_{bc} = \sum_v w\,p\,t, \quad P_{bc} = \sum_v w\,p, \quad T_{bc} = \sum_v w\,t, \quad
+        H_b(v) = -\sum_c k_c\,\tilde t\,\log p
+
+    with :math:`m` the number of channels; for a sigmoid, or a single channel, :math:`H` adds
+    :math:`-\sum_c k_c\,(1 - \tilde t)\log(1 - p)` and :math:`m` is 2.
+
+    Use it to build losses. It is what Dice loss and cross entropy are made of: no one-hot tensor
+    is built, nothing of the size of the input is kept for the backward pass but the input, and
+    sums accumulate in float32, or in float64 for a float64 input. The result has that type.
+    Gradients flow to ``input`` and, where it asks for them, to a target of one value per channel;
+    they can be differentiated again.
+
+    Args:
+        input: Logits, or probabilities if ``activation`` is None. Where the weight is zero, any
+            value, also NaN.
+        target: Class index of each voxel, ``(batch, *spatial)`` of integers in
+            ``[0, channel)``, or a value in [0, 1] per channel, of the shape of ``input``.
+        activation: What turns ``input`` into probabilities; None if it holds probabilities.
+        weight: How much each voxel counts, zero or more, boolean or floating point. None counts
+            each voxel once.
+        class_weight: Factor of each class in the cross entropy; None is one.
+        label_smoothing: Share of the target in the cross entropy that is spread over all classes.
+
+    Returns:
+        The overlap and the cross entropy. Where the weight is zero the cross entropy is finite
+        and has no meaning.
+
+    Raises:
+        ValueError: If ``activation`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[0.0, 9.0], [0.0, -9.0]]])
+        >>> scan = voxel_scan(logits, torch.tensor([[1, 0]]))
+        >>> scan.overlap.intersection
+        tensor([[1.0000, 0.5000]])
+        >>> scan.cross_entropy.round(decimals=4)
+        tensor([[0.6931, 0.0000]])
+    """
+    check.one_of("activation", activation, ("softmax", "sigmoid", None))
+    batch, channels = input.shape[:2]
+    voxels = math.prod(input.shape[2:])
+    x = input.reshape(batch, channels, voxels)
+    w = None if weight is None else weight.reshape(batch, voxels)
+    wide = wide_dtype(input)
+    k = None
+    if class_weight is not None:
+        k = torch.as_tensor(class_weight, dtype=wide, device=input.device)
+    plain = (
+        torch.compiler.is_compiling()
+        or activation is None
+        or target.requires_grad
+        or (weight is not None and weight.requires_grad)
+    )
+    if target.ndim < input.ndim and activation != "sigmoid":
+        index = target.reshape(batch, voxels)
+        terms, entropy = _class_terms(x, index, w, k, label_smoothing, activation, plain=plain)
+        intersection, predicted, present = terms[:3]
+    else:
+        t = target.reshape(x.shape if target.ndim == input.ndim else (batch, voxels))
+        kind = activation or ("classes" if channels > 1 else "binary")
+        formula = Formula(kind, k, label_smoothing)
+        scan = channel_terms if plain else scan_channels
+        intersection, predicted, present, entropy = scan(x, t, w, formula)
+    if w is None:
+        counted = x.new_full((batch, 1), voxels, dtype=wide)
+    else:
+        counted = w.to(wide).sum(-1, keepdim=True)
+    return VoxelScan(
+        Overlap(intersection, predicted, present, counted), entropy.reshape(batch, *input.shape[2:])
+    )
+
+
+def _class_terms(
+    x: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    factors: Tensor | None,
+    smoothing: float,
+    activation: Activation | None,
+    *,
+    plain: bool,
+) -> tuple[ClassTerms, Tensor]:
+    spread = None
+    if smoothing:
+        spread = x.new_ones(x.shape[1], dtype=wide_dtype(x)) if factors is None else factors
+    if plain:
+        terms = class_terms(x, index, weight, spread, logits=activation == "softmax")
+    else:
+        terms = scan_classes(x, index, weight, spread)
+    entropy = terms.surprise if factors is None else terms.surprise * factors[index]
+    if smoothing:
+        entropy = (1 - smoothing) * entropy + smoothing / x.shape[1] * terms.spread
+    return terms, entropy
