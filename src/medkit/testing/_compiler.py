@@ -1,10 +1,22 @@
 """The one place that calls the compiler, whose types are incomplete."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Hide what torch's compiler says about its own deprecated parts, which no user can mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
 
 Compiled = TypeVar("Compiled", bound=Callable[..., Tensor] | nn.Module)
 

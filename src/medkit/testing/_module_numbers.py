@@ -12,6 +12,7 @@ from medkit.testing._contract import NotApplicable
 from medkit.testing._module_subject import (
     ModuleSubject,
     differentiable,
+    gradients_of,
     module_law,
     needs_parameters,
     outputs,
@@ -48,7 +49,7 @@ def every_parameter_gets_a_gradient(part: ModuleSubject, options: Options) -> No
         module.train(mode)
         trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
         value = weighted_sum(outputs(module, part.inputs()))
-        gradients = _gradients(value, list(trained.values()))
+        gradients = gradients_of(value, list(trained.values()))
         for name, gradient in zip(trained, gradients, strict=True):
             expect(gradient is not None, f"no gradient reaches {name}")
             if gradient is not None:
@@ -65,7 +66,7 @@ def gradients_are_exact_in_float64(part: ModuleSubject, options: Options) -> Non
     value = weighted_sum(outputs(module, inputs))
     gradients = [
         torch.zeros_like(tensor) if gradient is None else gradient
-        for tensor, gradient in zip(tensors, _gradients(value, tensors), strict=True)
+        for tensor, gradient in zip(tensors, gradients_of(value, tensors), strict=True)
     ]
     generator = torch.Generator().manual_seed(3)
     for _ in range(DIRECTIONS):
@@ -76,13 +77,6 @@ def gradients_are_exact_in_float64(part: ModuleSubject, options: Options) -> Non
         quotient = (ahead - behind) / (2 * STEP)
         what = "gradient along a random direction, against the difference quotient"
         same(slope, quotient, what, rtol=1e-4, atol=1e-6)
-
-
-def _gradients(value: Tensor, tensors: Sequence[Tensor]) -> list[Tensor | None]:
-    """Return the gradient of a value with respect to each tensor, None where it does not reach."""
-    return list(
-        as_type("Sequence[Tensor | None]", torch.autograd.grad(value, tensors, allow_unused=True))
-    )
 
 
 def _direction(tensor: Tensor, generator: torch.Generator) -> Tensor:
@@ -171,7 +165,7 @@ def autocast_stays_near(part: ModuleSubject, options: Options) -> None:
         found = outputs(module, inputs)
     _all_close(found, expected, "bfloat16 autocast against float32", error=BFLOAT16_ERROR)
     tensors += [p for p in module.parameters() if p.requires_grad]
-    for gradient in _gradients(weighted_sum(found), tensors):
+    for gradient in gradients_of(weighted_sum(found), tensors):
         if gradient is not None:
             finite(gradient, "gradient under bfloat16 autocast")
 

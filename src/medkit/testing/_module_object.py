@@ -9,14 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from medkit.testing._comparison import expect, relative_error
-from medkit.testing._compiler import exported, whole_graph
+from medkit.testing._compiler import exported, quiet, whole_graph
 from medkit.testing._contract import NotApplicable, Violation
 from medkit.testing._module_subject import (
     ModuleSubject,
+    differentiable,
+    gradients_of,
     module_law,
     needs_parameters,
     outputs,
     submodules,
+    weighted_sum,
 )
 from medkit.testing._options import Options, call_parameters
 from medkit.testing._trees import Tree, apply, leaves
@@ -153,12 +156,20 @@ def bad_inputs_are_named(part: ModuleSubject, options: Options) -> None:
 
 @module_law()
 def compiles_to_one_graph(part: ModuleSubject, options: Options) -> None:
-    """``torch.compile(fullgraph=True, backend="eager")`` gives the eager output."""
+    """``torch.compile(fullgraph=True, backend="eager")`` gives the eager output and gradient."""
     torch.compiler.reset()
     module = part.settled(options, dtype=torch.float32)
-    inputs = part.inputs(dtype=torch.float32)
-    with torch.no_grad():
-        _near(outputs(whole_graph(module), inputs), outputs(module, inputs), "compiled")
+    with quiet():
+        found = _output_and_gradients(whole_graph(module), part)
+    _near(found, _output_and_gradients(module, part), "compiled")
+
+
+def _output_and_gradients(module: nn.Module, part: ModuleSubject) -> list[Tensor]:
+    inputs, tensors = differentiable(part.inputs(dtype=torch.float32))
+    tensors += [parameter for parameter in module.parameters() if parameter.requires_grad]
+    found = outputs(module, inputs)
+    gradients = gradients_of(weighted_sum(found), tensors)
+    return [*(t.detach() for t in found), *(g for g in gradients if g is not None)]
 
 
 @module_law()
@@ -166,7 +177,7 @@ def exports(part: ModuleSubject, options: Options) -> None:
     """``torch.export`` gives a program with the eager output."""
     module = part.settled(options, dtype=torch.float32)
     inputs = part.inputs(dtype=torch.float32)
-    with torch.no_grad():
+    with torch.no_grad(), quiet():
         program = exported(module, inputs)
         _near(outputs(program, inputs), outputs(module, inputs), "exported")
 

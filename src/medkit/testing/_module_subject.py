@@ -102,6 +102,13 @@ def weighted_sum(tensors: Sequence[Tensor]) -> Tensor:
     return total
 
 
+def gradients_of(value: Tensor, tensors: Sequence[Tensor]) -> list[Tensor | None]:
+    """Return the gradient of a value with respect to each tensor, None where it does not reach."""
+    return list(
+        as_type("Sequence[Tensor | None]", torch.autograd.grad(value, tensors, allow_unused=True))
+    )
+
+
 def module_law(
     *, every_setting: bool = True
 ) -> Callable[[Callable[[ModuleSubject, Options], None]], Law[ModuleSubject]]:

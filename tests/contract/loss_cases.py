@@ -1,0 +1,83 @@
+"""How each public loss is held to the laws: found from `medkit.losses.__all__`.
+
+A class `XyzLoss` with a function `xyz_loss` beside it is a case by itself. Whatever takes other
+arguments is listed here; a public name that is neither fails the discovery test.
+"""
+
+import inspect
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import medkit.losses
+from medkit.losses import CrossEntropyLoss, DiceLoss, WeightedSum
+from medkit.testing import Report, loss_report
+
+Case = dict[str, object]
+
+
+def dice_and_cross_entropy(
+    *,
+    activation: Literal["softmax", "sigmoid"] = "softmax",
+    include_background: bool = True,
+    ignore_index: int | None = None,
+    class_weight: Sequence[float] | None = None,
+    absent: Literal["ratio", "penalize", "skip"] = "ratio",
+    batch: bool = False,
+) -> WeightedSum:
+    """The usual sum, with one set of options for both terms."""
+    shared = {
+        "activation": activation,
+        "include_background": include_background,
+        "ignore_index": ignore_index,
+        "class_weight": class_weight,
+    }
+    dice = DiceLoss(absent=absent, batch=batch, **shared)
+    return WeightedSum({"dice": (0.5, dice), "ce": (2.0, CrossEntropyLoss(**shared))})
+
+
+LISTED: dict[str, Case] = {
+    "WeightedSum": {
+        "factory": dice_and_cross_entropy,
+        "excuses": {
+            "samples_are_scored_one_by_one": "cross entropy averages the voxels of all samples",
+        },
+    },
+}
+"""Public losses that need more than their name to be tried."""
+
+
+def snake(name: str) -> str:
+    """Return the name of the function behind a class: `DiceLoss` -> `dice_loss`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def found() -> dict[str, Case]:
+    """Return a case for each public class that has its function beside it."""
+    public = {name: getattr(medkit.losses, name) for name in medkit.losses.__all__}
+    return {
+        name: {"factory": thing, "function": public[snake(name)]}
+        for name, thing in public.items()
+        if inspect.isclass(thing) and snake(name) in public
+    }
+
+
+CASES: dict[str, Case] = {**found(), **LISTED}
+
+
+def without_a_case() -> list[str]:
+    """Return the public callables that no law is tried on."""
+    covered = {id(case.get(key)) for case in CASES.values() for key in ("factory", "function")}
+    return [
+        name
+        for name in medkit.losses.__all__
+        if name not in CASES
+        and callable(thing := getattr(medkit.losses, name))
+        and id(thing) not in covered
+        and not (inspect.isclass(thing) and issubclass(thing, tuple))
+    ]
+
+
+def report(name: str, law: str) -> Report:
+    """Hold a public loss to one law."""
+    return loss_report(laws=[law], **CASES[name])
