@@ -1,6 +1,7 @@
 """Cases on disk or in memory as items of an ordinary DataLoader."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypedDict, runtime_checkable
@@ -76,7 +77,8 @@ class VolumeDataset(Dataset[Item]):
 
     Args:
         cases: One mapping per case: ``image`` and, if there is one, ``label`` are paths or
-            Volumes; ``id`` is a name, by default the file name of the image without its ending.
+            Volumes; ``id`` is a name, by default the file name of the image without its ending, or
+            its whole path where file names coincide.
         prepare: Called once on every case that was read, e.g. to reorient, resample or normalize;
             takes and returns a :class:`Case`. A named function, so that workers can be started by
             spawn.
@@ -114,10 +116,7 @@ class VolumeDataset(Dataset[Item]):
                 rule = "a mapping with 'image' and perhaps 'label' and 'id'"
                 raise check.fail(f"cases[{index}]", rule, sorted(case))
         self._cases = [dict(case) for case in cases]
-        self.ids = tuple(_name(case, index) for index, case in enumerate(self._cases))
-        twice = sorted({name for name in self.ids if self.ids.count(name) > 1})
-        if twice:
-            raise check.fail("id of cases", "different for each case (pass 'id')", twice)
+        self.ids = _names(self._cases)
         self._prepare = prepare
         self._cache: dict[int, Case] | None = {} if cache else None
         self._tolerance = check.non_negative("tolerance", tolerance)
@@ -183,12 +182,24 @@ class VolumeDataset(Dataset[Item]):
         return read(entry, limits=self._limits, verify=self._verify)
 
 
-def _name(case: Mapping[str, object], index: int) -> str:
-    if "id" in case:
-        return str(case["id"])
-    image = case["image"]
-    source = image.source if isinstance(image, Volume) else os.fspath(str(image))
-    return Path(source).name.removesuffix(".gz").rpartition(".")[0] or f"case {index}"
+def _names(cases: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+    """Return the id of each case, its file name, or its path where file names coincide."""
+    sources = [_source(case["image"]) for case in cases]
+    short = [Path(source.removesuffix(".gz")).stem for source in sources]
+    count = Counter(short)
+    names = [
+        str(case["id"]) if "id" in case else name if count[name] == 1 else source
+        for case, name, source in zip(cases, short, sources, strict=True)
+    ]
+    names = [name or f"case {index}" for index, name in enumerate(names)]
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
+    if twice:
+        raise check.fail("id of cases", "different for each case", twice)
+    return tuple(names)
+
+
+def _source(image: object) -> str:
+    return image.source if isinstance(image, Volume) else str(image)
 
 
 def _class_map(label: Volume, name: str) -> Volume:

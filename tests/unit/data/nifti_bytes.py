@@ -91,3 +91,7 @@ def flip_bit(content: bytes, at: int, bit: int = 3) -> bytes:
     changed = bytearray(content)
     changed[at] ^= 1 << bit
     return bytes(changed)
+
+
+QFORM_UNITS = (0, 1, 2, 3, 1 | 8, 2 | 16)
+"""Values of xyzt_units: unknown, metre, millimetre, micrometre; some with a unit of time."""

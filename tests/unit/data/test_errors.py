@@ -1,0 +1,62 @@
+"""Errors say what is wrong, and say it from a worker process too."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader
+
+from medkit.data import (
+    AmbiguousSeriesError,
+    ChecksumError,
+    CodecMissingError,
+    DataError,
+    FormatError,
+    GeometryError,
+    LimitError,
+    TruncatedError,
+    UnsafeReferenceError,
+    VolumeDataset,
+)
+
+KINDS = [
+    AmbiguousSeriesError, ChecksumError, CodecMissingError, FormatError, GeometryError, LimitError,
+    TruncatedError, UnsafeReferenceError,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_error_is_a_data_error_and_a_value_error(kind: type[DataError]) -> None:
+    assert issubclass(kind, DataError)
+    assert issubclass(kind, ValueError)
+
+
+def test_message_names_path_field_rule_value_and_remedy() -> None:
+    error = FormatError("in 1..7", path="a.nii", field="dim[0]", value=9, remedy="Write it again.")
+
+    assert str(error) == "a.nii: dim[0] must be in 1..7; got 9. Write it again."
+    assert (error.path, error.field, error.value) == ("a.nii", "dim[0]", 9)
+    assert error.remedy == "Write it again."
+
+
+def test_message_can_stand_alone() -> None:
+    assert str(DataError("nothing to read")) == "nothing to read"
+
+
+def test_error_survives_pickling() -> None:
+    error = LimitError("at most 5", path="a", field="size", value=6)
+    copied = pickle.loads(pickle.dumps(error))
+
+    assert type(copied) is LimitError
+    assert str(copied) == str(error)
+    assert copied.value == 6
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_error_keeps_its_type_and_file_through_a_worker(tmp_path: Path) -> None:
+    path = tmp_path / "broken.nii"
+    path.write_bytes(b"nothing")
+    loader = DataLoader(VolumeDataset([{"image": path}]), batch_size=None, num_workers=1)
+
+    with pytest.raises(FormatError, match=r"broken\.nii"):
+        next(iter(loader))
