@@ -2,6 +2,15 @@
 
 from medkit.losses._cross_entropy import CrossEntropyLoss, cross_entropy_loss
 from medkit.losses._dice import DiceLoss, dice_loss
+from medkit.losses._group_reconstruction import GroupReconstructionLoss, group_reconstruction_loss
 from medkit.losses._weighted_sum import WeightedSum
 
-__all__ = ["CrossEntropyLoss", "DiceLoss", "WeightedSum", "cross_entropy_loss", "dice_loss"]
+__all__ = [
+    "CrossEntropyLoss",
+    "DiceLoss",
+    "GroupReconstructionLoss",
+    "WeightedSum",
+    "cross_entropy_loss",
+    "dice_loss",
+    "group_reconstruction_loss",
+]

@@ -127,7 +127,7 @@ def _segments(
     """Return the sum or mean of each run of ``index``."""
     if index.ndim != 1:
         raise check.fail("index", "of one axis", f"shape {tuple(index.shape)}")
-    trusted = lengths is None
+    trusted = lengths is None or not lengths.numel()  # torch cannot check no lengths at all
     if lengths is None:
         groups = group_by(src, index, dim, dim_size)
         _check_sorted(index, groups.size)

@@ -265,3 +265,12 @@ def test_wrong_types_are_type_errors() -> None:
         scatter_sum(torch.ones(3, dtype=torch.bool), torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match=r"index must be of one axis; got shape \(3, 1\)"):
         segment_sum(torch.ones(3), torch.zeros(3, 1, dtype=torch.long))
+
+
+@pytest.mark.parametrize("reduction", [*REDUCTIONS.values(), segment_sum, segment_mean])
+def test_a_compiled_graph_looks_at_no_value(monkeypatch, reduction) -> None:
+    x, index = torch.rand(9), torch.arange(9) // 2
+    expected = _values(reduction(x, index))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+
+    assert torch.equal(_values(reduction(x, index, 0, 5)), expected)
