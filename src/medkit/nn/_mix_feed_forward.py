@@ -4,11 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medkit.nn._spatial_dims import CONV
+from medkit.nn._batch_norm import evaluation_affine, is_hooked
+from medkit.nn._depthwise_conv import DepthwiseConv, depthwise_conv
+from medkit.nn._layout import channels_first, channels_last
 
 
-class DepthwiseConv(nn.Module):
-    """Depthwise 3x3(x3) convolution and batch normalisation, channels last."""
+class NormalizedDepthwiseConv(nn.Module):
+    """Depthwise convolution and batch normalisation, one operation in evaluation mode."""
 
     def __init__(
         self,
@@ -20,14 +22,20 @@ class DepthwiseConv(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.dwconv = CONV[spatial_dims](
-            dim, dim, 3, padding=1, groups=dim, device=device, dtype=dtype
-        )
+        self.dwconv = DepthwiseConv(dim, spatial_dims=spatial_dims, device=device, dtype=dtype)
         self.bn = batch_norm
 
     def forward(self, input: Float[Tensor, "batch *grid dim"]) -> Float[Tensor, "batch *grid dim"]:
-        """Return the normalised neighbourhood sums."""
-        return self.bn(self.dwconv(input.movedim(-1, 1))).movedim(1, -1)
+        """Return the normalised sums of neighbours, channels last."""
+        image = channels_first(input)
+        weight, bias = self.dwconv.weight, self.dwconv.bias
+        affine = evaluation_affine(self.bn)
+        if affine is None or is_hooked(self.dwconv):
+            return channels_last(self.bn(self.dwconv(image)))
+        scale = affine.scale.reshape(-1, *(1,) * (weight.ndim - 1))
+        return channels_last(
+            depthwise_conv(image, weight * scale, bias * affine.scale + affine.shift)
+        )
 
 
 class MixFeedForward(nn.Module):
@@ -46,7 +54,7 @@ class MixFeedForward(nn.Module):
     ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim, device=device, dtype=dtype)
-        self.dwconv = DepthwiseConv(
+        self.dwconv = NormalizedDepthwiseConv(
             hidden_dim, spatial_dims=spatial_dims, batch_norm=batch_norm, device=device, dtype=dtype
         )
         self.activation = activation

@@ -1,20 +1,26 @@
-"""SegFormer for volumes: a Mix Transformer encoder and an all-MLP decoder."""
+"""SegFormer: a Mix Transformer encoder and an all-MLP decoder."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
 from medkit.nn._batch_norm import make_batch_norm
-from medkit.nn._mix_transformer import MixTransformer
+from medkit.nn._linear_resize import resize_linear
+from medkit.nn._mix_transformer import MixTransformer2D, MixTransformer3D, Pyramid
 from medkit.nn._segformer_decoder import SegFormerDecoder
-from medkit.nn._segformer_profile import Profile, Variant, numerics, stage_sizes
+from medkit.nn._segformer_init import init_weights
+from medkit.nn._segformer_profile import Profile, Variant, numerics
 
 
-class SegFormer3D(nn.Module):
+class SegFormer(nn.Module):
+    """What the networks for images and volumes have in common; not for use itself."""
+
+    spatial_dims: ClassVar[int]
+
     def __init__(
         self,
         in_channels: int = 4,
@@ -36,45 +42,65 @@ class SegFormer3D(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sizes = stage_sizes(
-            variant,
-            spatial_dims=3,
+        encoder = MixTransformer3D if self.spatial_dims == 3 else MixTransformer2D
+        self.segformer_encoder = encoder(
+            in_channels,
+            variant=variant,
             embed_dims=embed_dims,
             depths=depths,
             num_heads=num_heads,
             sr_ratios=sr_ratios,
             mlp_ratios=mlp_ratios,
-        )
-        rules = numerics(profile, norm_eps=norm_eps, drop_path_rate=drop_path_rate)
-        self.segformer_encoder = MixTransformer(
-            check.integer("in_channels", in_channels, minimum=1),
-            sizes=sizes,
-            numerics=rules,
-            spatial_dims=3,
+            norm_eps=norm_eps,
+            drop_path_rate=drop_path_rate,
+            profile=profile,
             checkpoint=checkpoint,
             device=device,
             dtype=dtype,
         )
+        rules = numerics(profile)
         dim = check.integer("decoder_dim", decoder_dim, minimum=1)
+        batch_norm = make_batch_norm(
+            dim, spatial_dims=self.spatial_dims, numerics=rules, device=device, dtype=dtype
+        )
         self.segformer_decoder = SegFormerDecoder(
-            sizes.embed_dims,
+            self.segformer_encoder.embed_dims,
             dim,
             check.integer("num_classes", num_classes, minimum=1),
-            spatial_dims=3,
+            spatial_dims=self.spatial_dims,
             norm_eps=rules.norm_eps,
-            batch_norm=make_batch_norm(
-                dim, spatial_dims=3, numerics=rules, device=device, dtype=dtype
-            ),
+            batch_norm=batch_norm,
             dropout=check.fraction("dropout", dropout, below_one=True),
             device=device,
             dtype=dtype,
         )
+        init_weights(self.segformer_decoder, init=rules.init)
 
     def forward(
-        self, input: Float[Tensor, "batch in_channels depth height width"]
-    ) -> Float[Tensor, "batch num_classes depth height width"]:
-        logits = self.segformer_decoder(*self.features(input))
-        return F.interpolate(logits, size=input.shape[2:], mode="trilinear")
+        self, input: Float[Tensor, "batch in_channels *size"]
+    ) -> Float[Tensor, "batch num_classes *size"]:
+        """Return the logits of every class at every voxel.
 
-    def features(self, input: Tensor) -> tuple[Tensor, ...]:
+        Args:
+            input: Image of at least 32 voxels along each spatial axis; the axes may differ and
+                need no common divisor.
+        """
+        return resize_linear(self.segformer_decoder(self.features(input)), input.shape[2:])
+
+    def features(self, input: Float[Tensor, "batch in_channels *size"]) -> Pyramid:
+        """Return the encoder's maps at 1/4, 1/8, 1/16 and 1/32 of the resolution, finest first.
+
+        Args:
+            input: As in ``forward``.
+        """
         return self.segformer_encoder(input)
+
+
+class SegFormer2D(SegFormer):
+    """SegFormer for images; ``SegFormer3D`` says the rest."""
+
+    spatial_dims = 2
+
+
+class SegFormer3D(SegFormer):
+    spatial_dims = 3

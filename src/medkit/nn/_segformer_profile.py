@@ -1,25 +1,24 @@
 """What tells one SegFormer from another: sizes (variants) and numerics (profiles)."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from medkit._core import check
 
 Variant = Literal["b0", "b1", "b2", "b3", "b4", "b5"]
 Profile = Literal["segformer3d", "segformer3d_published", "medicai"]
 
-Number = TypeVar("Number", int, float)
-PerStage = tuple[Number, Number, Number, Number]
+PerStage = tuple[int, int, int, int]
 
 
 class StageSizes(NamedTuple):
     """Sizes of the four encoder stages, finest first."""
 
-    embed_dims: PerStage[int]
-    depths: PerStage[int]
-    num_heads: PerStage[int]
-    sr_ratios: PerStage[int]
-    mlp_ratios: PerStage[int]
+    embed_dims: PerStage
+    depths: PerStage
+    num_heads: PerStage
+    sr_ratios: PerStage
+    mlp_ratios: PerStage
 
 
 class Numerics(NamedTuple):
@@ -36,7 +35,7 @@ class Numerics(NamedTuple):
     init: Literal["segformer3d", "glorot"]
 
 
-_DEPTHS: dict[Variant, PerStage[int]] = {
+_DEPTHS: dict[Variant, PerStage] = {
     "b0": (2, 2, 2, 2),
     "b1": (2, 2, 2, 2),
     "b2": (3, 4, 6, 3),
@@ -45,7 +44,7 @@ _DEPTHS: dict[Variant, PerStage[int]] = {
     "b5": (3, 6, 40, 3),
 }
 
-_SR_RATIOS: dict[int, PerStage[int]] = {2: (8, 4, 2, 1), 3: (4, 2, 1, 1)}
+_SR_RATIOS: dict[int, PerStage] = {2: (8, 4, 2, 1), 3: (4, 2, 1, 1)}
 
 _SEGFORMER3D = Numerics(
     scale_by="head_dim",
@@ -84,7 +83,7 @@ def stage_sizes(
     depths: Sequence[int] | None,
     num_heads: Sequence[int] | None,
     sr_ratios: Sequence[int] | None,
-    mlp_ratios: Sequence[float] | None,
+    mlp_ratios: Sequence[int] | None,
 ) -> StageSizes:
     """Return the sizes of a variant with the arguments that were given in place of its own."""
     check.one_of("variant", variant, tuple(_DEPTHS))
@@ -103,7 +102,9 @@ def stage_sizes(
     return sizes
 
 
-def numerics(profile: Profile, *, norm_eps: float | None, drop_path_rate: float | None) -> Numerics:
+def numerics(
+    profile: Profile, *, norm_eps: float | None = None, drop_path_rate: float | None = None
+) -> Numerics:
     """Return the numerics of a profile with the arguments that were given in place of its own."""
     check.one_of("profile", profile, tuple(_NUMERICS))
     own = _NUMERICS[profile]
@@ -115,7 +116,7 @@ def numerics(profile: Profile, *, norm_eps: float | None, drop_path_rate: float 
     return own
 
 
-def _per_stage(name: str, given: Sequence[int] | None, own: PerStage[int]) -> PerStage[int]:
+def _per_stage(name: str, given: Sequence[int] | None, own: PerStage) -> PerStage:
     if given is None:
         return own
     if len(given) != 4:

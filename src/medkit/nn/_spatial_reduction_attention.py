@@ -5,11 +5,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medkit.nn._spatial_dims import CONV
+from medkit.nn._layout import channels_first, channels_last
 
 
 class SpatialReductionAttention(nn.Module):
-    """Multi-head attention of every position to a grid reduced by a strided convolution."""
+    r"""Multi-head attention of every position to a grid that is ``sr_ratio`` times coarser.
+
+    The grid of keys and values is a convolution with kernel and stride ``sr_ratio`` and no
+    padding: where the size is no multiple of it, the rest at the far edge asks and is not asked,
+    as in the published network. Channels last.
+    """
 
     def __init__(
         self,
@@ -29,23 +34,27 @@ class SpatialReductionAttention(nn.Module):
         self.query = nn.Linear(dim, dim, device=device, dtype=dtype)
         self.key_value = nn.Linear(dim, 2 * dim, device=device, dtype=dtype)
         self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
-        self.sr: nn.Module | None = None
-        self.sr_norm: nn.LayerNorm | None = None
-        if sr_ratio > 1:
-            self.sr = CONV[spatial_dims](
-                dim, dim, sr_ratio, stride=sr_ratio, device=device, dtype=dtype
-            )
+        self.sr: nn.Module = nn.Identity()
+        self.sr_norm: nn.Module = nn.Identity()
+        self.reduces = sr_ratio > 1
+        if self.reduces:
+            conv = nn.Conv3d if spatial_dims == 3 else nn.Conv2d
+            self.sr = conv(dim, dim, sr_ratio, stride=sr_ratio, device=device, dtype=dtype)
             self.sr_norm = nn.LayerNorm(dim, eps=norm_eps, device=device, dtype=dtype)
 
     def forward(self, input: Float[Tensor, "batch *grid dim"]) -> Float[Tensor, "batch *grid dim"]:
         """Return the attended values, projected."""
-        context = input
-        if self.sr is not None and self.sr_norm is not None:
-            context = self.sr_norm(self.sr(input.movedim(-1, 1)).movedim(1, -1))
-        query = self._heads(self.query(input))
-        key, value = (self._heads(part) for part in self.key_value(context).chunk(2, dim=-1))
-        output = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        source = input
+        if self.reduces:
+            source = self.sr_norm(channels_last(self.sr(channels_first(input))))
+        key, value = self.key_value(source).chunk(2, dim=-1)
+        output = F.scaled_dot_product_attention(
+            self._heads(self.query(input)), self._heads(key), self._heads(value), scale=self.scale
+        )
         return self.proj(output.transpose(1, 2).reshape(input.shape))
 
-    def _heads(self, tokens: Tensor) -> Tensor:
-        return tokens.flatten(1, -2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+    def _heads(
+        self, input: Float[Tensor, "batch *grid dim"]
+    ) -> Float[Tensor, "batch head token head_dim"]:
+        batch, *_, dim = input.shape
+        return input.reshape(batch, -1, self.num_heads, dim // self.num_heads).transpose(1, 2)

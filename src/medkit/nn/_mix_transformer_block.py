@@ -1,0 +1,100 @@
+"""One block of a Mix Transformer, and its recomputation in the backward pass."""
+
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]  untyped in torch
+
+from medkit.nn._batch_norm import make_batch_norm
+from medkit.nn._drop_path import DropPath
+from medkit.nn._mix_feed_forward import MixFeedForward
+from medkit.nn._segformer_profile import Numerics
+from medkit.nn._spatial_reduction_attention import SpatialReductionAttention
+
+
+class MixTransformerBlock(nn.Module):
+    """Attention and feed-forward network, each behind a LayerNorm and beside a shortcut."""
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        sr_ratio: int,
+        mlp_ratio: int,
+        drop_path_rate: float,
+        spatial_dims: int,
+        numerics: Numerics,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        eps, hidden_dim = numerics.block_norm_eps, dim * mlp_ratio
+        divisor = num_heads if numerics.scale_by == "num_heads" else dim // num_heads
+        self.norm1 = nn.LayerNorm(dim, eps=eps, device=device, dtype=dtype)
+        self.attention = SpatialReductionAttention(
+            dim,
+            num_heads=num_heads,
+            sr_ratio=sr_ratio,
+            scale=divisor**-0.5,
+            spatial_dims=spatial_dims,
+            norm_eps=numerics.norm_eps,
+            device=device,
+            dtype=dtype,
+        )
+        self.norm2 = nn.LayerNorm(dim, eps=eps, device=device, dtype=dtype)
+        self.mlp = MixFeedForward(
+            dim,
+            hidden_dim,
+            spatial_dims=spatial_dims,
+            batch_norm=make_batch_norm(
+                hidden_dim, spatial_dims=spatial_dims, numerics=numerics, device=device, dtype=dtype
+            ),
+            activation=nn.GELU(approximate=numerics.gelu),
+            device=device,
+            dtype=dtype,
+        )
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, input: Float[Tensor, "batch *grid dim"]) -> Float[Tensor, "batch *grid dim"]:
+        """Return the refined positions, channels last."""
+        output = input + self.drop_path(self.attention(self.norm1(input)))
+        return output + self.drop_path(self.mlp(self.norm2(output)))
+
+
+def recomputed(
+    block: MixTransformerBlock, input: Float[Tensor, "batch *grid dim"]
+) -> Float[Tensor, "batch *grid dim"]:
+    """Return the output of a block that keeps its input alone and runs again in the backward pass.
+
+    The second run leaves the running statistics of batch normalisation as they are, and draws
+    the same random numbers as the first.
+    """
+
+    def regions() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _statistics_at_rest(block)
+
+    output: object = checkpoint(block, input, use_reentrant=False, context_fn=regions)  # pyright: ignore[reportUnknownVariableType]  untyped in torch
+    return cast("Tensor", output)
+
+
+@contextmanager
+def _statistics_at_rest(block: MixTransformerBlock) -> Generator[None]:
+    """Let batch normalisation change nothing that lasts; autograd is given what it always is."""
+    norms = [
+        module
+        for module in block.modules()
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm)
+    ]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
