@@ -1,3 +1,6 @@
 """Pictures of volumes, predictions and training."""
 
-__all__: list[str] = []
+from medkit.plot._history import history
+from medkit.plot._overlay import overlay
+
+__all__ = ["history", "overlay"]
