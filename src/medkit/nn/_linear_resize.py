@@ -6,13 +6,17 @@ product with an ``m x n`` matrix that holds two weights per row. The values equa
 several times faster on a CPU, and the backward pass needs no atomic additions on a GPU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from medkit.nn._layout import channels_first, channels_last
 from medkit.nn._precision import at_least_float32, without_autocast
+
+MODES = {2: "bilinear", 3: "trilinear"}
 
 
 def interpolation_matrix(
@@ -34,6 +38,8 @@ def resize_linear(
     input: Float[Tensor, "batch channel *source"], size: Sequence[int]
 ) -> Float[Tensor, "batch channel *target"]:
     """Return the image on another grid of the same extent, computed in float32 or better."""
+    if _is_exporting():
+        return F.interpolate(input, size=list(size), mode=MODES[len(size)])
     with without_autocast(input.device):
         output = input.to(at_least_float32(input.dtype))
         for axis, target in enumerate(size, start=2):
@@ -45,12 +51,16 @@ def add_resized(
     rows: Float[Tensor, "row width channel"],
     coarse: Sequence[Float[Tensor, "batch *coarse channel"]],
     grid: Sequence[int],
-) -> Float[Tensor, "row width channel"]:
+) -> Float[Tensor, "batch *grid channel"]:
     """Add coarser channels-last maps, resized to a grid, to the rows of that grid, in place.
 
     The last axis of all of them is resized by one product that adds to the rows, so that none
     of the maps is ever built at full size.
     """
+    shape = (coarse[0].shape[0], *grid, rows.shape[-1])
+    if _is_exporting():
+        resized = (channels_last(resize_linear(channels_first(part), grid)) for part in coarse)
+        return sum(resized, start=rows.reshape(shape))
     stacked: list[Tensor] = []
     matrices: list[Tensor] = []
     for part in coarse:
@@ -58,7 +68,16 @@ def add_resized(
         matrices.append(interpolation_matrix(width, grid[-1], dtype=part.dtype, device=part.device))
         stacked.append(_resize_leading(part, grid[:-1]).flatten(0, -3))
     weights = torch.cat(matrices, dim=1).expand(rows.shape[0], -1, -1)
-    return rows.baddbmm_(weights, torch.cat(stacked, dim=1))
+    return rows.baddbmm_(weights, torch.cat(stacked, dim=1)).reshape(shape)
+
+
+def _is_exporting() -> bool:
+    """Return whether a program is being exported; it then gets the operator that others know.
+
+    PyTorch 2.6 cannot tell and exports the products.
+    """
+    ask: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
+    return ask()
 
 
 def _resize_leading(part: Tensor, grid: Sequence[int]) -> Tensor:

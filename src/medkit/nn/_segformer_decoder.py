@@ -104,7 +104,7 @@ class SegFormerDecoder(nn.Module):
     def forward(self, pyramid: Pyramid) -> Float[Tensor, "batch num_classes *grid"]:
         """Return the logits on the grid of the finest level."""
         c1, c2, c3, c4 = (channels_last(level) for level in pyramid)
-        batch, *grid, _ = c1.shape
+        grid = c1.shape[1:-1]
         fuse = self.linear_fuse.get_parameter("0.weight").flatten(1)
         affine = evaluation_affine(self.linear_fuse[1])
         if affine is not None:
@@ -117,8 +117,7 @@ class SegFormerDecoder(nn.Module):
             self.linear_c3.fused(c3, fuse3),
             self.linear_c4.fused(c4, fuse4),
         )
-        rows = add_resized(rows, coarse, grid)
-        fused = channels_first(rows.reshape(batch, *grid, -1))
+        fused = channels_first(add_resized(rows, coarse, grid))
         if affine is None:
             fused = self.linear_fuse[1](fused)
         return self.linear_pred(self.linear_fuse[3](self.linear_fuse[2](fused)))
