@@ -8,6 +8,7 @@ from medkit.data._notice import Notice
 from medkit.ops import affine_spacing, corner_indices, transform_points
 
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # metre, millimetre, micrometre
+_LAST_CODE = 5  # NIFTI_XFORM_TEMPLATE_OTHER
 _QUATERNION_SLACK = 1e-5  # how far above 1 float32 rounding can put b^2 + c^2 + d^2
 _SAME_VOXEL = 1e-2  # two affines are one when all corners agree to this fraction of a voxel
 
@@ -18,6 +19,9 @@ def nifti_affine(header: NiftiHeader, path: str) -> tuple[np.ndarray, tuple[Noti
     sform if ``sform_code`` > 0; else qform if ``qform_code`` > 0; else spacing only (method 1 of
     the standard: no rotation, no offset), with a notice.
     """
+    for field, code in (("sform_code", header.sform_code), ("qform_code", header.qform_code)):
+        if not 0 <= code <= _LAST_CODE:
+            raise GeometryError(f"in 0..{_LAST_CODE}", path=path, field=field, value=code)
     notices: list[Notice] = []
     if header.sform_code > 0:
         affine = np.vstack([header.srow, [0, 0, 0, 1]])
@@ -81,7 +85,10 @@ def _qform(header: NiftiHeader, pixdim: tuple[float, ...], path: str) -> np.ndar
             value=f"{b:g}, {c:g}, {d:g}",
             remedy="Write an sform, or repair the quaternion.",
         )
-    qfac = -1.0 if header.pixdim[0] < 0 else 1.0
+    qfac = header.pixdim[0]
+    if not (qfac == -1 or qfac >= 0):
+        raise GeometryError("-1, 0 or 1 (qfac)", path=path, field="pixdim[0]", value=qfac)
+    qfac = -1.0 if qfac < 0 else 1.0
     affine = np.eye(4)
     affine[:3, :3] = _rotation((b, c, d)) * [1, 1, qfac] * pixdim[:3]
     affine[:3, 3] = header.qoffset

@@ -64,7 +64,9 @@ def result_dtype(stored: np.dtype[np.generic], slope: float, inter: float) -> np
             if np.iinfo(whole).min <= min(ends) and max(ends) <= np.iinfo(whole).max:
                 return np.dtype(whole)
     largest = abs(slope) * max(abs(int(info.min)), int(info.max)) + abs(inter)
-    small = stored.itemsize <= 2 and largest < float(np.finfo("f4").max)
+    single = np.finfo("f4")
+    fits = largest < float(single.max) and abs(slope) > float(single.tiny)
+    small = stored.itemsize <= 2 and fits
     return np.dtype("f4" if small else "f8")
 
 

@@ -140,8 +140,9 @@ def _dtypes() -> Iterator[Good]:
 
 
 def _scalings() -> Iterator[Good]:
-    def scaled(slope: float, inter: float, voxels: np.ndarray = V, **more: object) -> bytes:
-        return nifti(voxels, {"scl_slope": slope, "scl_inter": inter, **more})
+    def scaled(slope: float, inter: float, voxels: np.ndarray = V, version: int = 1) -> bytes:
+        fields = {"scl_slope": slope, "scl_inter": inter}
+        return nifti(voxels, fields, version=version)
 
     yield Good("slope 0, intercept 5", scaled(0, 5), C)
     yield Good("slope nan", scaled(NAN, NAN), C)
@@ -157,6 +158,8 @@ def _scalings() -> Iterator[Good]:
     yield Good("scaling beyond float32", scaled(huge, 0), C * huge)
     wide = V.astype("i4") * 1000
     yield Good("scaled int32", scaled(0.5, 0, wide), wide[None] * 0.5)
+    small = scaled(1e-300, 0, version=2)
+    yield Good("scaling below float32", small, C * 1e-300)
     real = V.astype("f4") / 3
     yield Good("scaled float32", scaled(2.5, 1, real), real[None].astype("f8") * 2.5 + 1)
     both = (V + 1j * V).astype("c8")
@@ -323,6 +326,10 @@ def _impossible_places() -> Iterator[Bad]:
         yield Bad(
             f"qform with {value} mm", file(**QFORM, pixdim=pixdim), GeometryError, "pixdim[1]"
         )
+    yield Bad("sform code 6", file(sform_code=6), GeometryError, "sform_code must be in 0..5")
+    yield Bad("qform code -1", file(qform_code=-1), GeometryError, "qform_code must be in 0..5")
+    half = {**QFORM, "pixdim": (-0.5, 2, 3, 4, 1, 1, 1, 1)}
+    yield Bad("qfac -0.5", file(**half), GeometryError, "pixdim[0] must be -1, 0 or 1")
     nowhere = {**QFORM, "qoffset": (NAN, 0, 0)}
     yield Bad("qform nowhere", file(**nowhere), GeometryError, "finite")
     size = (1, 2, 3, 0, 1, 1, 1, 1)
