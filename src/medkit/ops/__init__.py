@@ -13,10 +13,12 @@ from medkit.ops._affine import (
     transform_points,
     translate_affine,
 )
+from medkit.ops._morphology import soft_dilate, soft_erode, soft_open
 from medkit.ops._one_hot import ClassIndex, class_index, one_hot
 from medkit.ops._overlap import Overlap, hard_overlap
 from medkit.ops._scatter import GroupExtrema, scatter_max, scatter_mean, scatter_min, scatter_sum
 from medkit.ops._segment import segment_mean, segment_sum
+from medkit.ops._soft_skeleton import soft_skeletonize
 from medkit.ops._voxel_scan import VoxelScan, voxel_scan
 from medkit.ops._window import gaussian_importance, patch_grid
 
@@ -45,6 +47,10 @@ __all__ = [
     "scatter_sum",
     "segment_mean",
     "segment_sum",
+    "soft_dilate",
+    "soft_erode",
+    "soft_open",
+    "soft_skeletonize",
     "transform_points",
     "translate_affine",
     "voxel_scan",
