@@ -9,6 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 import medkit.losses
 from medkit.losses import CrossEntropyLoss, DiceLoss, WeightedSum
 from medkit.testing import Report, loss_report
@@ -36,7 +39,20 @@ def dice_and_cross_entropy(
     return WeightedSum({"dice": (0.5, dice), "ce": (2.0, CrossEntropyLoss(**shared))})
 
 
+def nodes(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """A prediction per node, a target per group, and the group of each node, in no order."""
+    group_ids = torch.tensor([7, 2, 2, 40, 7, 2, 40, 40, 7])
+    predictions = torch.randn(len(group_ids), generator=generator)
+    return predictions, torch.randn(3, generator=generator), group_ids
+
+
 LISTED: dict[str, Case] = {
+    "GroupReconstructionLoss": {
+        "factory": medkit.losses.GroupReconstructionLoss,
+        "function": medkit.losses.group_reconstruction_loss,
+        "sample": nodes,
+        "vary": {"targets_per": (None, "group")},
+    },
     "WeightedSum": {
         "factory": dice_and_cross_entropy,
         "excuses": {

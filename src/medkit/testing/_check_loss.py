@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from medkit.testing import (
+    _loss_classes,
     _loss_ignoring,
     _loss_meaning,
     _loss_object,
@@ -18,6 +19,7 @@ from medkit.testing._loss_subject import LossSubject
 LAWS: tuple[Law[LossSubject], ...] = (
     *_loss_object.LAWS,
     *_loss_meaning.LAWS,
+    *_loss_classes.LAWS,
     *_loss_ignoring.LAWS,
     *_loss_symmetry.LAWS,
     *_loss_precision.LAWS,

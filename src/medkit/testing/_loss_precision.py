@@ -11,7 +11,7 @@ from medkit.testing._comparison import expect, finite, norm, relative_error, sam
 from medkit.testing._contract import NotApplicable
 from medkit.testing._loss_subject import LossSubject, loss_law
 from medkit.testing._options import Options, spell
-from medkit.testing._trees import Tree, apply, first_leaf
+from medkit.testing._trees import Tree, apply, cast, first_leaf
 
 MILLION = 1_000_000
 HALF = (torch.float16, torch.bfloat16)
@@ -143,12 +143,15 @@ def dtype_is_kept(loss: LossSubject, options: Options) -> None:
 
 
 @loss_law(segmentation=False)
-def float32_agrees_with_float64(loss: LossSubject, options: Options) -> None:
-    """float32 gives the value of float64 to rounding."""
-    arguments = loss.arguments(dtype=torch.float32)
-    wide = tuple(apply(a, lambda t: t.double() if t.is_floating_point() else t) for a in arguments)
-    narrow = loss.run(options, *arguments)
-    same(narrow, loss.run(options, *wide), "float32 against float64")
+def every_dtype_agrees_with_float64(loss: LossSubject, options: Options) -> None:
+    """float32, float16 and bfloat16 give the value of float64, to the rounding of the dtype."""
+    for dtype in (torch.float32, *HALF):
+        arguments = loss.arguments(dtype=dtype)
+        wide = loss.run(options, *(cast(argument, torch.float64) for argument in arguments))
+        narrow = loss.run(options, *arguments)
+        tolerance = TOLERANCES[dtype]
+        what = f"{dtype} against float64".removeprefix("torch.")
+        same(narrow.double(), wide, what, rtol=tolerance.rtol, atol=tolerance.atol)
 
 
 @loss_law(segmentation=False)
@@ -186,7 +189,7 @@ LAWS = (
     nan_is_not_hidden,
     extreme_logits_stay_finite,
     dtype_is_kept,
-    float32_agrees_with_float64,
+    every_dtype_agrees_with_float64,
     device_is_kept,
     same_input_gives_the_same_bits,
 )

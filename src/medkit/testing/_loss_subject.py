@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from medkit._core import check
+from medkit.testing._comparison import expect
 from medkit.testing._contract import Law, NotApplicable, describe, try_in_each
 from medkit.testing._options import (
     Options,
@@ -87,6 +88,11 @@ class LossSubject:
         annotation = self.parameters[option].annotation
         return not literal_values(annotation) or type(None) in get_args(annotation)
 
+    @property
+    def is_softmax(self) -> bool:
+        """Whether its default activation is softmax."""
+        return self.offers("activation") and self.values("activation")[0] == "softmax"
+
     def values(self, option: str) -> tuple[object, ...]:
         """Return the values of an option to try, the default first."""
         if option in self.vary:
@@ -127,7 +133,10 @@ class LossSubject:
         """
         key = tuple(sorted(fixes))
         if key not in self._settings:
-            self._settings[key] = [row for row in self.pairs(key) if self.refusal(row) is None]
+            rows = self.pairs(key)
+            reason = self.refusal(rows[0])
+            expect(reason is None, f"with its own defaults it {reason}")
+            self._settings[key] = [row for row in rows if self.refusal(row) is None]
         return self._settings[key]
 
     def pairs(self, fixes: Sequence[str] = ()) -> list[Options]:
@@ -256,3 +265,19 @@ def loss_law(
         return Law(attempt.__name__, sentence, run)
 
     return law
+
+
+def needs_classes(loss: LossSubject) -> int:
+    """Return the number of classes; raise ``NotApplicable`` for a loss of binary maps."""
+    if loss.num_classes == 1:
+        raise NotApplicable("needs more than one class")
+    return loss.num_classes
+
+
+def needs_softmax(loss: LossSubject) -> None:
+    """Raise ``NotApplicable`` unless the default activation is softmax over several classes."""
+    needs_classes(loss)
+    if not loss.offers("activation"):
+        raise NotApplicable("needs activation, which this loss does not offer")
+    if not loss.is_softmax:
+        raise NotApplicable("its activation is not softmax")

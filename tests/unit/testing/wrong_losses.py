@@ -151,6 +151,32 @@ class SkipsAbsent(Dice):
         self.absent = "skip"
 
 
+class PenalizesByTheWorst(Dice):
+    """An absent class costs its largest probability."""
+
+    def per_class(self, p: Tensor, t: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        loss, weight = super().per_class(p, t, kept)
+        if self.absent == "penalize":
+            loss = torch.where(t.sum(self.axes(p)) > 0, loss, p.amax(self.axes(p)))
+        return loss, weight
+
+
+class CountsWhatItSkips(Dice):
+    """A class that is left out adds nothing, and is divided by all the same."""
+
+    def weighted(self, loss: Tensor, weight: Tensor) -> Tensor:
+        return loss * weight if self.absent == "skip" else super().weighted(loss, weight)
+
+
+class WantsOneLabel(Dice):
+    """Takes a multi-label target for one-hot."""
+
+    def channels(self, input: Tensor, target: Tensor, kept: Tensor) -> Tensor:
+        if target.shape[1] == input.shape[1] > 1:
+            target = target / target.sum(1, keepdim=True).clamp_min(1)
+        return super().channels(input, target, kept)
+
+
 class ForgivesFalsePositives(Dice):
     """medicai's clDice: the predicted side of the precision is detached."""
 
@@ -421,6 +447,9 @@ BROKEN: list[tuple[str, type[Dice]]] = [
     ("absent_class_keeps_a_gradient", NeverPenalizes),
     ("absent_class_keeps_a_gradient", SkipsAbsent),
     ("false_positive_costs_on_an_empty_target", SkipsAbsent),
+    ("absent_class_costs_its_mean_probability", PenalizesByTheWorst),
+    ("absent_class_may_be_left_out", CountsWhatItSkips),
+    ("channels_of_a_multi_label_target_are_scored_one_by_one", WantsOneLabel),
     ("false_positive_branch_is_pushed_down", ForgivesFalsePositives),
     ("ignoring_nothing_changes_nothing", CountsTheMaskOfOneChannel),
     ("ignoring_equals_cropping", IgnoredIsBackground),
@@ -449,7 +478,7 @@ BROKEN: list[tuple[str, type[Dice]]] = [
     ("nan_is_not_hidden", HidesNan),
     ("extreme_logits_stay_finite", ExponentiatesFirst),
     ("dtype_is_kept", GivesFloat32),
-    ("float32_agrees_with_float64", RoundsToHalf),
+    ("every_dtype_agrees_with_float64", RoundsToHalf),
     ("device_is_kept", NamesTheCpu),
     ("same_input_gives_the_same_bits", DrawsNoise),
 ]
