@@ -49,9 +49,9 @@ def resize_linear(
 
 def add_resized(
     rows: Float[Tensor, "row width channel"],
-    coarse: Sequence[Float[Tensor, "batch *coarse channel"]],
+    coarse: Sequence[Float[Tensor, "batch ... channel"]],
     grid: Sequence[int],
-) -> Float[Tensor, "batch *grid channel"]:
+) -> Float[Tensor, "batch ... channel"]:
     """Add coarser channels-last maps, resized to a grid, to the rows of that grid, in place.
 
     The last axis of all of them is resized by one product that adds to the rows, so that none

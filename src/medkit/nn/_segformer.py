@@ -103,4 +103,78 @@ class SegFormer2D(SegFormer):
 
 
 class SegFormer3D(SegFormer):
+    r"""Segments volumes with a hierarchical transformer and an all-MLP decoder, 4.5 M parameters.
+
+    .. math::
+        c_1, \dots, c_4 = \mathrm{MiT}(x), \qquad
+        y = \mathrm{Up}\Bigl(W_p\, \mathrm{ReLU}\, \mathrm{BN} \sum_i
+            \mathrm{Up}\bigl(F_i\, \mathrm{LN}(W_i c_i + b_i)\bigr) + b_p\Bigr)
+
+    with ``Up`` linear to the size of ``c1``, then of ``x``. Use it where a whole network must fit
+    in little memory: at 4 x 128^3 voxels it takes 7.5 billion multiply-adds, the published
+    program 15.6. Logits go to a loss as they are; softmax or sigmoid is the user's choice.
+
+    The tensor names are those of the published network, so its checkpoints load with
+    ``load_state_dict``, and the profile decides what is computed with them:
+
+    * ``"segformer3d"``: attention logits divided by the root of the head dimension, as in the
+      published repository since November 2025;
+    * ``"segformer3d_published"``: by the root of the number of heads, as in its first release of
+      April 2024. Take it for checkpoints trained with that release: with the other scale they
+      load and give wrong logits;
+    * ``"medicai"``: as in medicai 0.0.4: tanh GELU; LayerNorms of blocks and stages with epsilon
+      1e-6; batch normalisation with epsilon 1e-3, momentum 0.01 and the variance of the batch
+      divided by n; ``drop_path_rate`` 0.1; Glorot initial weights. Its concatenation order is a
+      matter of conversion: here it is always that of the published network.
+
+    Differences from the published program, none in the numbers to rounding: any size of at least
+    32 works and gives logits of that size; the part of the fusion that belongs to a level is
+    applied at that level's resolution, and batch normalisation is folded in evaluation mode. So
+    ``linear_fuse`` is not called as a whole, nor ``linear_c1`` and ``linear_c2`` where the
+    decoder is wide; hooks belong on ``linear_fuse[2]`` or on the encoder. While training, a
+    volume of 32 along every axis needs a batch of two, since batch normalisation at 1/32 of the
+    resolution has one position a sample.
+
+    Args:
+        in_channels: Channels of the input, e.g. MR sequences.
+        num_classes: Channels of the output.
+        variant: Sizes of the encoder, ``"b0"`` as published, up to ``"b5"`` of 70 million
+            parameters; any of the next five arguments replaces its part.
+        embed_dims: Channels of each stage.
+        depths: Blocks of each stage.
+        num_heads: Attention heads of each stage; each divides the channels.
+        sr_ratios: How many times coarser the grid of keys and values is along each axis.
+        mlp_ratios: Hidden channels of the feed-forward networks, as multiples of ``embed_dims``.
+        decoder_dim: Channels of the decoder.
+        norm_eps: Added to the variance in the LayerNorms of blocks and stages; None takes that
+            of the profile.
+        dropout: Probability of dropping an element before the last layer while training.
+        drop_path_rate: Probability of dropping the last block for a sample while training, in
+            [0, 1); it grows linearly from 0 at the first. None takes that of the profile.
+        profile: Which program's numbers to reproduce.
+        checkpoint: Whether to keep only the input of each block while training and to compute
+            the block again in the backward pass: less memory for more time, the same numbers.
+            Without effect under ``torch.compile``, which decides by itself.
+        device: Where the parameters are made.
+        dtype: Type of the parameters.
+
+    Raises:
+        ValueError: If an argument is out of range, or an input has another rank or number of
+            channels or is smaller than 32 along an axis.
+
+    Example:
+        >>> import torch
+        >>> model = SegFormer3D(in_channels=1, num_classes=4).eval()
+        >>> model(torch.zeros(1, 1, 40, 48, 33)).shape
+        torch.Size([1, 4, 40, 48, 33])
+        >>> sum(parameter.numel() for parameter in SegFormer3D().parameters())
+        4525251
+
+    References:
+        S. Perera, P. Navard, A. Yilmaz. SegFormer3D: an Efficient Transformer for 3D Medical
+        Image Segmentation. CVPR Workshops 2024, section 3.
+        E. Xie, W. Wang, Z. Yu, A. Anandkumar, J. M. Alvarez, P. Luo. SegFormer: Simple and
+        Efficient Design for Semantic Segmentation with Transformers. NeurIPS 2021, equation 4.
+    """
+
     spatial_dims = 3
