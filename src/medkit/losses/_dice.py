@@ -109,8 +109,7 @@ def dice_loss(
 
 def _dice(counts: Overlap, smooth: float) -> Tensor:
     """Return one minus the ratio of each row and class."""
-    whole = counts.predicted + counts.target
-    return ratio_loss(whole - 2 * counts.intersection, whole, smooth)
+    return ratio_loss(2 * counts.intersection, counts.predicted + counts.target, smooth)
 
 
 class DiceLoss(VoxelLoss):

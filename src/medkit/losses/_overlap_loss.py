@@ -38,10 +38,14 @@ def pool(counts: Overlap, *, batch: bool) -> Overlap:
     return Overlap(*(each.sum(0, keepdim=True) for each in counts))
 
 
-def ratio_loss(apart: Tensor, whole: Tensor, smooth: float) -> Tensor:
-    """Return one minus a ratio, ``apart / (whole + smooth)``; two empty sets are not apart."""
-    whole = whole + smooth
-    return apart / torch.where(whole == 0, 1.0, whole)
+def ratio_loss(shared: Tensor, whole: Tensor, smooth: float) -> Tensor:
+    """Return ``1 - (shared + smooth) / (whole + smooth)``; two empty sets agree.
+
+    In this form the gradient of a nearly disjoint pair is as exact as that of any other.
+    """
+    below = whole + smooth
+    empty = below == 0
+    return 1 - torch.where(empty, 1.0, (shared + smooth) / torch.where(empty, 1.0, below))
 
 
 def reduce_classes(

@@ -102,7 +102,7 @@ def _check_mask(mask: Tensor, input: Tensor) -> Tensor:
         )
         raise check.fail("mask", rule, f"shape {tuple(mask.shape)}")
     if mask.is_floating_point() and can_look_at(mask):
-        low, high = (float(bound) for bound in mask.aminmax())
+        low, high = (float(bound) for bound in mask.detach().aminmax())
         if not 0 <= low <= high < torch.inf:
             raise check.fail("mask", "zero or positive, and finite", f"values {low} to {high}")
     return mask.reshape(input.shape[0], *input.shape[2:])
@@ -114,10 +114,10 @@ def _check_values(target: Tensor, weight: Tensor | None) -> None:
         raise TypeError(f"target must be real; got {target.dtype}")
     if target.dtype == torch.bool or not can_look_at(target):
         return
-    low, high = (float(bound) for bound in target.aminmax())
+    low, high = (float(bound) for bound in target.detach().aminmax())
     if not (low >= -SLACK and high <= 1 + SLACK) and weight is not None:
         counted = torch.where(weight.unsqueeze(1) > 0, target, 0)
-        low, high = (float(bound) for bound in counted.aminmax())
+        low, high = (float(bound) for bound in counted.detach().aminmax())
     if not (low >= -SLACK and high <= 1 + SLACK):
         rule = "in [0, 1] where it has one value per channel"
         raise check.fail("target", rule, f"values {low} to {high}")
@@ -150,7 +150,7 @@ def class_weights(
         weight = torch.cat([weight.new_zeros(1), weight[1:]])
     total = weight.sum()
     if class_weight is not None and can_look_at(weight):
-        low, high = float(weight.min()), float(total)
+        low, high = float(weight.detach().min()), float(total.detach())
         if not (low >= 0 and 0 < high < torch.inf):
             rule = "zero or positive, with a positive sum over the classes that take part"
             raise check.fail("class_weight", rule, f"{class_weight}")

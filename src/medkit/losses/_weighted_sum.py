@@ -1,7 +1,7 @@
 """Several losses added up."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -11,6 +11,7 @@ from medkit._core import check
 from medkit.losses._voxel_loss import VoxelLoss, evaluate_together
 
 
+@runtime_checkable
 class Loss(Protocol):
     """Anything called as ``loss(input, target)`` that returns a tensor."""
 

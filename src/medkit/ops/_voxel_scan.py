@@ -55,8 +55,8 @@ def voxel_scan(
     Use it to build losses. It is what Dice loss and cross entropy are made of: no one-hot tensor
     is built, nothing of the size of the input is kept for the backward pass but the input, and
     sums accumulate in float32, or in float64 for a float64 input. The result has that type.
-    Gradients flow to ``input`` and, where it asks for them, to a target of one value per channel;
-    they can be differentiated again.
+    Gradients flow to ``input``, and to soft targets and weights that ask for them; they can be
+    differentiated again.
 
     Args:
         input: Logits, or probabilities if ``activation`` is None. Where the weight is zero, any
@@ -99,6 +99,7 @@ def voxel_scan(
         or activation is None
         or target.requires_grad
         or (weight is not None and weight.requires_grad)
+        or (k is not None and k.requires_grad)
     )
     if target.ndim < input.ndim and activation != "sigmoid":
         index = target.reshape(batch, voxels)
