@@ -173,7 +173,11 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def test_history_files_hold_the_exact_numbers(rows: list[tuple[float, float, float]]) -> None:
     history = History()
     for step, (loss, norm, lr) in enumerate(rows, start=1):
-        history.log_step(step, epoch=0, info=StepInfo(True, loss, norm, lr, False))
+        history.log_step(
+            step,
+            epoch=0,
+            info=StepInfo(stepped=True, loss=loss, grad_norm=norm, lr=lr, skipped=False),
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         history.save(f"{folder}/h.jsonl")

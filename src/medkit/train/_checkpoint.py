@@ -64,13 +64,12 @@ class CheckpointManager:
 
     Example:
         >>> import tempfile, torch
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> model = torch.nn.Linear(2, 1)
-        >>> checkpoints = CheckpointManager(folder.name, metric="dice")
-        >>> checkpoints.register({"model": model})
-        >>> checkpoints.save(10, metric=0.8).name
-        'step_000000010'
-        >>> checkpoints.restore()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     checkpoints = CheckpointManager(folder, metric="dice")
+        ...     checkpoints.register({"model": torch.nn.Linear(2, 1)})
+        ...     print(checkpoints.save(10, metric=0.8).name)
+        ...     print(checkpoints.restore())
+        step_000000010
         10
     """
 

@@ -6,8 +6,9 @@ import re
 import warnings
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ NAME = re.compile(r"step_(\d{9,})(?:-(\d+))?")
 WEIGHTS, STATE, META = "weights.pt", "state.pt", "meta.json"
 
 
-class CheckpointReport(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class CheckpointReport:
     """What ``CheckpointManager.verify`` found in one checkpoint.
 
     Attributes:
@@ -30,13 +32,23 @@ class CheckpointReport(NamedTuple):
         metric: The value it was ranked by, or None.
         extra: What the caller stored beside.
         problems: What is wrong with it; empty when it is whole.
+
+    Example:
+        >>> import tempfile
+        >>> from medkit.train import CheckpointManager
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     checkpoints = CheckpointManager(folder)
+        ...     path = checkpoints.save(3)
+        ...     _ = (path / "state.pt").write_bytes(b"")
+        ...     print(checkpoints.verify(path).problems)
+        ('state.pt is damaged',)
     """
 
     path: Path
-    step: int
-    metric: float | None
-    extra: dict[str, Json]
-    problems: tuple[str, ...]
+    step: int = -1
+    metric: float | None = None
+    extra: dict[str, Json] = field(default_factory=dict[str, Json])
+    problems: tuple[str, ...] = ()
 
 
 def inspect_folder(path: Path) -> CheckpointReport:
@@ -48,14 +60,16 @@ def inspect_folder(path: Path) -> CheckpointReport:
         extra = cast("dict[str, Json]", meta["extra"])
         expected = {name: (entry["size"], entry["crc32"]) for name, entry in files.items()}
     except KeyError:
-        return CheckpointReport(path, -1, None, {}, (f"{META} is missing or damaged",))
+        return CheckpointReport(path=path, problems=(f"{META} is missing or damaged",))
     problems: list[str] = []
     for name, size_and_crc in expected.items():
         if not (path / name).is_file():
             problems.append(f"{name} is missing")
         elif file_crc32(path / name) != size_and_crc:
             problems.append(f"{name} is damaged")
-    return CheckpointReport(path, step, metric, extra, tuple(problems))
+    return CheckpointReport(
+        path=path, step=step, metric=metric, extra=extra, problems=tuple(problems)
+    )
 
 
 def order(path: Path) -> tuple[int, int]:

@@ -38,7 +38,12 @@ class Metric(Protocol[Result_co]):
     """
 
     def update(self, prediction: Tensor, target: Tensor, /) -> object:
-        """Take in one batch."""
+        """Take in one batch.
+
+        Args:
+            prediction: What the model, or ``predict``, gave.
+            target: What it should have given.
+        """
         ...
 
     def compute(self) -> Result_co:
@@ -136,6 +141,7 @@ def fit(
     with StopSignal() as stop, Progress(total, initial=initial, show=progress) as bar:
         while data.epoch < epochs and not (early_stopping and early_stopping.stopped):
             epoch = data.epoch
+            label = f"epoch {epoch + 1}/{epochs}"
             model.train()
             for batch, window in stepper.micro_batches(data):
                 image, target = (batch[key].to(device, non_blocking=True) for key in keys)
@@ -146,7 +152,7 @@ def fit(
                 if info.stepped:
                     history.log_step(stepper.num_steps, epoch=epoch, info=info)
                     shown["loss"] = info.loss
-                bar.update(shown, label=f"epoch {epoch + 1}/{epochs}")
+                bar.update(shown, label=label)
                 stopping = window.last and stop.requested()
                 if stopping or (
                     info.stepped and checkpoints and checkpoints.due(stepper.num_steps)

@@ -36,10 +36,6 @@ class History:
     whatever was logged. A number that an epoch lacks is NaN. Columns are plain arrays of floats,
     8 bytes a number, that NumPy and matplotlib take as they are.
 
-    Attributes:
-        steps: Column by name, one entry for each step.
-        epochs: Column by name, one entry for each epoch.
-
     Example:
         >>> history = History()
         >>> info = StepInfo(stepped=True, loss=0.9, grad_norm=2.0, lr=1e-3, skipped=False)

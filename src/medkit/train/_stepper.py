@@ -4,7 +4,8 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ class _Sharded(Protocol):
     def full_tensor(self) -> Tensor: ...
 
 
-class StepInfo(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepInfo:
     """What one call of ``Stepper.step`` did.
 
     Attributes:
@@ -40,6 +42,15 @@ class StepInfo(NamedTuple):
         grad_norm: Norm of the whole gradient before clipping; NaN inside a window.
         lr: Learning rate of the first parameter group in this step.
         skipped: Whether the window was thrown away because a number in it was not finite.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(1, 1)
+        >>> stepper = Stepper(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        >>> stepper.backward(model(torch.ones(1, 1)).sum())
+        >>> info = stepper.step()
+        >>> info.stepped, info.lr, round(info.grad_norm, 3)
+        (True, 0.1, 1.414)
     """
 
     stepped: bool
@@ -132,7 +143,7 @@ class Stepper:
         self._window: Window | None = None
         self._losses: list[Tensor] = []
         self._weights: list[float | Tensor] = []
-        self._batches: list[str] = []
+        self._batches: list[tuple[int, object]] = []
 
     def micro_batches(self, loader: Iterable[Batch]) -> Iterator[tuple[Batch, Window]]:
         """Yield each batch with its place in its window, and tell ``step`` where windows end.
@@ -155,7 +166,7 @@ class Stepper:
         try:
             for number, (batch, window) in enumerate(windows(loader, self.accumulate)):
                 self._window = window
-                self._batches.append(_description(batch, number))
+                self._batches.append((number, _identity(batch)))
                 with (
                     gradient_exchange(self.model, last=window.last)
                     if self._shared
@@ -217,7 +228,7 @@ class Stepper:
         if not self._losses:
             raise RuntimeError("step() must come after backward(); this window is empty")
         if not (self._closes() if last is None else last):
-            return StepInfo(False, math.nan, math.nan, lr, False)
+            return StepInfo(stepped=False, loss=math.nan, grad_norm=math.nan, lr=lr, skipped=False)
         gradients = [p.grad for p in self._parameters() if p.grad is not None]
         if not gradients:
             raise RuntimeError("no parameter of the optimizer received a gradient")
@@ -238,7 +249,7 @@ class Stepper:
         self._clear()
         if not sound:
             self._refuse(trouble, overflow=self.scaler is not None and math.isfinite(loss))
-        return StepInfo(sound, loss, grad_norm, lr, not sound)
+        return StepInfo(stepped=sound, loss=loss, grad_norm=grad_norm, lr=lr, skipped=not sound)
 
     def state_dict(self) -> dict[str, object]:
         """Return the state of optimizer, schedule, scaler and counters, between two windows.
@@ -292,14 +303,13 @@ class Stepper:
 
     def _average(self, gradients: list[Tensor]) -> tuple[float, Tensor]:
         """Divide the summed gradients by the window's weight; return the mean loss and the norm."""
-        losses = [float(loss) for loss in torch.stack(self._losses).cpu()]
-        weights = [float(weight) for weight in self._weights]
+        losses, weights = _numbers(self._losses), [float(weight) for weight in self._weights]
         total = sum(weights)
         shared = mean_over_processes(total) if self._shared else total
         if shared not in (0.0, 1.0):
             torch._foreach_div_(gradients, shared)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]  no public one
         norm = get_total_norm(gradients)
-        if isinstance(norm, _Sharded):
+        if self._shared and isinstance(norm, _Sharded):
             norm = norm.full_tensor()
         if len(losses) == 1 and total:
             return losses[0], norm
@@ -323,7 +333,10 @@ class Stepper:
     def _diagnosis(self, loss: float) -> str:
         """Say what is not finite: which batches' loss, else which parameters' gradient."""
         place = f"in optimizer step {self.num_steps + 1}"
-        names = self._batches or [f"micro-batch {i}" for i in range(len(self._losses))]
+        names = [
+            f"batch {number} of this pass" + ("" if identity is None else f" (id {identity})")
+            for number, identity in self._batches or enumerate([None] * len(self._losses))
+        ]
         if not math.isfinite(loss):
             pairs = zip(names, self._losses, strict=False)
             wrong = [name for name, value in pairs if not value.isfinite()]
@@ -360,8 +373,13 @@ class Stepper:
         self._batches.clear()
 
 
-def _description(batch: object, number: int) -> str:
-    """Return words that let the user find a batch again."""
-    if not isinstance(batch, Mapping) or "id" not in batch:
-        return f"batch {number} of this pass"
-    return f"batch {number} of this pass (id {cast('Mapping[object, object]', batch)['id']})"
+def _numbers(losses: list[Tensor]) -> list[float]:
+    """Return the losses as numbers, read back from the device at once."""
+    if len(losses) == 1:
+        return [losses[0].item()]
+    return torch.stack(losses).tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  untyped
+
+
+def _identity(batch: object) -> object:
+    """Return what lets the user find a batch again, if it says so."""
+    return cast("dict[object, object]", batch).get("id") if isinstance(batch, dict) else None

@@ -1,8 +1,9 @@
 """Weight files that are whole, checked, and readable by torch alone."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -14,7 +15,8 @@ from ._commit import Checked, replacing
 _WRAPPERS = ("module", "_orig_mod")
 
 
-class LoadReport(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
     """What ``load_weights`` found.
 
     Attributes:
@@ -24,6 +26,14 @@ class LoadReport(NamedTuple):
         mismatched: Tensors whose shapes differ, with both shapes.
         metadata: What was stored beside the weights.
         verified: Whether the file carried a checksum, which was then right.
+
+    Example:
+        >>> import tempfile, torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights({"weight": torch.ones(1, 2)}, f"{folder}/w.pt")
+        ...     report = load_weights(f"{folder}/w.pt", torch.nn.Linear(2, 1), strict=False)
+        >>> report.loaded, report.missing, report.verified
+        (('weight',), ('bias',), True)
     """
 
     loaded: tuple[str, ...]
@@ -59,13 +69,13 @@ def save_weights(
 
     Example:
         >>> import tempfile, torch
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> path = f"{folder.name}/weights.pt"
-        >>> save_weights(torch.nn.Linear(2, 1), path, metadata={"classes": 1})
-        >>> load_weights(path, torch.nn.Linear(2, 1)).loaded
-        ('weight', 'bias')
-        >>> sorted(torch.load(path, weights_only=True))
-        ['bias', 'weight']
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/weights.pt"
+        ...     save_weights(torch.nn.Linear(2, 1), path, metadata={"classes": 1})
+        ...     print(load_weights(path, torch.nn.Linear(2, 1)).metadata)
+        ...     print(list(torch.load(path, weights_only=True)))
+        {'classes': 1}
+        ['weight', 'bias']
     """
     with replacing(Path(path)) as stream:
         write_weights(stream, model, metadata=metadata)
@@ -98,13 +108,12 @@ def load_weights(
 
     Example:
         >>> import tempfile, torch
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> path = f"{folder.name}/weights.pt"
-        >>> save_weights({"old.weight": torch.ones(1, 2)}, path)
         >>> model = torch.nn.Linear(2, 1, bias=False)
-        >>> report = load_weights(path, model, rename=lambda name: name.removeprefix("old."))
-        >>> model.weight.tolist(), report.verified
-        ([[1.0, 1.0]], True)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights({"old.weight": torch.ones(1, 2)}, f"{folder}/w.pt")
+        ...     _ = load_weights(f"{folder}/w.pt", model, rename=lambda n: n.removeprefix("old."))
+        >>> model.weight.tolist()
+        [[1.0, 1.0]]
     """
     path = Path(path)
     value, metadata, verified = read_checked(path)

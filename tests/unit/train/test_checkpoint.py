@@ -77,7 +77,8 @@ def test_a_checkpoint_is_a_folder_that_other_programs_read(tmp_path: Path) -> No
     assert (meta["step"], meta["metric"], meta["extra"]) == (7, 0.5, {"fold": 2})
     assert meta["machine"]["torch"] == torch.__version__
     report = run.checkpoints.verify(path)
-    assert report == (path, 7, 0.5, {"fold": 2}, ())
+    assert (report.path, report.step, report.metric) == (path, 7, 0.5)
+    assert (report.extra, report.problems) == ({"fold": 2}, ())
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
@@ -277,6 +278,19 @@ def test_an_error_of_the_disk_at_any_moment_leaves_every_old_checkpoint(
     monkeypatch.undo()
     assert run.checkpoints.restore() in (1, 2)
     assert not [name for name in _names(tmp_path) if name.startswith(".")]
+
+
+def test_without_fsync_nothing_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    run = _Run(tmp_path, fsync=False)
+
+    run.checkpoints.save(1)
+
+    assert synced == []
+    assert run.checkpoints.restore() == 1
 
 
 def test_a_folder_ranked_by_something_else_is_refused(tmp_path: Path) -> None:

@@ -177,19 +177,16 @@ def test_a_run_killed_between_checkpoints_ends_in_the_same_bits(tmp_path: Path) 
     assert list(result.history.rows()) == list(whole.history.rows())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_after_the_step_with_a_checkpoint_to_go_on_from(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_ctrl_c_ends_the_program_cleanly_with_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     whole, weights = _train()
     command = [sys.executable, str(SCRIPT), str(tmp_path), "0.05"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    ) as process:  # fmt: skip
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "under way\n"
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
 
     assert (process.returncode, errors) == (0, "")
@@ -199,6 +196,47 @@ def test_a_signal_ends_after_the_step_with_a_checkpoint_to_go_on_from(
     result, resumed = _train(tmp_path, seed=5)
     assert _equal(resumed, weights)
     assert list(result.history.rows()) == list(whole.history.rows())
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 8, 20])
+def test_a_signal_ends_after_the_step_it_came_in(tmp_path: Path, batch: int) -> None:
+    whole, weights = _train()
+    seen = []
+
+    def interrupted(output: Tensor, target: Tensor) -> Tensor:
+        seen.append(1)
+        if len(seen) == batch:
+            signal.raise_signal(signal.SIGTERM)
+        return RUN.loss_fn(output, target)
+
+    model, loader, stepper = RUN.make()
+    first = fit(
+        model,
+        loader,
+        interrupted,
+        stepper=stepper,
+        epochs=RUN.EPOCHS,
+        checkpoints=CheckpointManager(tmp_path),
+    )
+    in_window = (batch - 1) % 7 % 2 == 0 and batch % 7 != 0
+    result, resumed = _train(tmp_path, seed=5)
+
+    assert first.reason == "signal"
+    assert len(seen) == batch + in_window
+    assert _equal(resumed, weights)
+    assert list(result.history.rows()) == list(whole.history.rows())
+
+
+def test_a_signal_without_checkpoints_just_ends_the_run() -> None:
+    model, stepper = _linear()
+
+    def interrupted(output: Tensor, target: Tensor) -> Tensor:
+        signal.raise_signal(signal.SIGTERM)
+        return nn.functional.mse_loss(output, target)
+
+    result = fit(model, _batches(), interrupted, stepper=stepper, epochs=3)
+
+    assert (result.reason, stepper.num_steps) == ("signal", 1)
 
 
 def test_the_best_and_the_last_are_on_the_disk(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from medkit.train import History, StepInfo
 def _history() -> History:
     history = History()
     for step in range(1, 5):
-        info = StepInfo(True, 1 / step, 2.0, 1e-3 / 3, False)
+        info = StepInfo(stepped=True, loss=1 / step, grad_norm=2.0, lr=1e-3 / 3, skipped=False)
         history.log_step(step, epoch=(step - 1) // 2, info=info)
         if step % 2 == 0:
             values = {"train_loss": 0.1 * step} | ({"dice": 0.3} if step == 4 else {})
@@ -76,7 +76,7 @@ def test_a_state_brings_back_every_row() -> None:
     copy.load_state_dict(history.state_dict())
 
     assert list(copy.rows()) == list(history.rows())
-    info = StepInfo(True, 1.0, 1.0, 1.0, False)
+    info = StepInfo(stepped=True, loss=1.0, grad_norm=1.0, lr=1.0, skipped=False)
     copy.log_step(5, epoch=2, info=info)
     assert len(copy.steps["loss"]) == 5
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
 
-from medkit.train import ResumableLoader, rng_state, seed_everything, set_rng_state
+from medkit.train import ResumableLoader, Stepper, rng_state, seed_everything, set_rng_state
 
 
 class _Noisy(Dataset[tuple[int, float]]):
@@ -120,3 +120,27 @@ def test_a_loader_that_has_become_shorter_is_an_error() -> None:
 
     with pytest.raises(RuntimeError, match="gave 3 batches where 5 were done"):
         next(iter(loader))
+
+
+def test_a_loader_whose_sampler_has_no_length_is_read_to_its_end() -> None:
+    class Sampler:
+        def __iter__(self) -> Iterator[list[int]]:
+            return iter([[0, 1], [2], [3, 4]])
+
+    loader = DataLoader(_Noisy(), batch_sampler=Sampler())  # type: ignore[arg-type]
+    model = torch.nn.Linear(1, 1)
+    stepper = Stepper(model, torch.optim.SGD(model.parameters(), lr=0.1), accumulate=2)
+
+    sizes = [window.size for _, window in stepper.micro_batches(ResumableLoader(loader))]
+
+    assert sizes == [2, 2, 1]
+
+
+def test_a_generator_that_the_checkpoint_does_not_know_stays_as_it_is() -> None:
+    first, second = ResumableLoader(_shuffled()), ResumableLoader(_with_generator())
+    generator = second.loader.generator  # type: ignore[attr-defined]
+    before = generator.get_state()
+
+    second.load_state_dict(first.state_dict())
+
+    assert torch.equal(generator.get_state(), before)

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, distributed
+
+from medkit.train import CheckpointManager, _agreement
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -35,6 +39,10 @@ def test_accumulation_with_a_ragged_end_equals_one_process(found: list[dict[str,
     assert max(result["together"] for result in found) < 1e-12
 
 
+def test_so_does_a_model_cut_between_processes(found: list[dict[str, Any]]) -> None:
+    assert max(result["sharded"] for result in found) < 1e-12
+
+
 def test_weights_balance_unequal_shares(found: list[dict[str, Any]]) -> None:
     assert max(result["weighted"] for result in found) < 1e-12
 
@@ -49,3 +57,41 @@ def test_both_stop_when_one_is_asked_to(found: list[dict[str, Any]]) -> None:
 
 def test_checkpoints_refuse_what_they_would_not_hold(found: list[dict[str, Any]]) -> None:
     assert [result["refused"] for result in found] == [True, True]
+
+
+@pytest.fixture
+def pair(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Pretend to be one of two processes, the other of which votes 1; keep what was reduced."""
+    reduced: list[Tensor] = []
+
+    def all_reduce(tensor: Tensor, op: object = distributed.ReduceOp.SUM) -> None:
+        reduced.append(tensor)
+        other = torch.ones_like(tensor)
+        new = tensor + other if op == distributed.ReduceOp.SUM else torch.maximum(tensor, other)
+        tensor.copy_(new)
+
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(distributed, "all_reduce", all_reduce)
+    return reduced
+
+
+def test_one_vote_is_enough_and_means_are_over_all(pair: list[Tensor], tmp_path: Path) -> None:
+    assert _agreement.any_process(False)
+    assert _agreement.mean_over_processes(4.0) == 2.5
+    assert [tensor.device.type for tensor in pair] == ["cpu", "cpu"]
+    with pytest.raises(RuntimeError, match="hold runs of one process"):
+        CheckpointManager(tmp_path)
+
+
+def test_nccl_votes_on_the_gpu(pair: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "get_backend", lambda: "nccl")
+
+    assert _agreement._device() == torch.device("cuda")
+
+
+def test_alone_the_answer_is_ones_own() -> None:
+    assert not _agreement.any_process(False)
+    assert _agreement.any_process(True)
+    assert _agreement.mean_over_processes(4.0) == 4.0

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,3 +78,14 @@ def test_memory_of_a_gpu_is_its_allocators(monkeypatch: pytest.MonkeyPatch) -> N
     assert memory_stats(device="cuda") == {
         "allocated": 0, "peak_allocated": 1, "reserved": 2, "peak_reserved": 3,
     }  # fmt: skip
+
+
+def test_where_the_system_tells_nothing_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path, mode: str) -> None:
+        raise FileNotFoundError(path, mode)
+
+    monkeypatch.setattr(Path, "open", closed)
+    assert list(memory_stats()) == ["peak_resident"]  # as on macOS
+
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert memory_stats() == {}  # as on Windows

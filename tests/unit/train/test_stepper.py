@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.optim import SGD, AdamW, lr_scheduler
 from torch.utils.data import DataLoader, IterableDataset
 
 from medkit.testing import assert_close
-from medkit.train import AmpPolicy, StepInfo, Stepper, WarmupCosine
+from medkit.train import AmpPolicy, StepInfo, Stepper, WarmupCosine, _stepper
 
 
 def _model(dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -184,7 +185,9 @@ def test_one_step_has_the_bits_of_the_loop_by_hand() -> None:
         schedule.step()
         optimizer.zero_grad()
         mean = (losses[0].item() + losses[1].item()) / 2
-        assert info == StepInfo(True, mean, norm.item(), lr, False)
+        assert info == StepInfo(
+            stepped=True, loss=mean, grad_norm=norm.item(), lr=lr, skipped=False
+        )
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -506,3 +509,47 @@ def test_a_model_on_several_processes_exchanges_gradients_once_a_window() -> Non
     _run(stepper, _batches(5, dtype=torch.float32))
 
     assert model.exchanges == [False, False, True, False, True]
+
+
+def test_a_norm_held_in_parts_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Parts(nn.Linear):
+        def set_requires_gradient_sync(self, requires_gradient_sync: bool) -> None:
+            pass
+
+    class Norm:
+        def full_tensor(self) -> Tensor:
+            return torch.tensor(7.0)
+
+    monkeypatch.setattr(_stepper, "get_total_norm", lambda _: Norm())
+    model = Parts(3, 1)
+    stepper = Stepper(model, SGD(model.parameters(), lr=0.1))
+
+    (info,) = _run(stepper, _batches(1, dtype=torch.float32))
+
+    assert info.grad_norm == 7.0
+
+
+def test_gradients_of_replicas_wait_for_the_end_of_the_window() -> None:
+    class Replicated(nn.Linear):
+        """Has DDP's switch."""
+
+        def __init__(self) -> None:
+            super().__init__(3, 1)
+            self.waiting: list[bool] = [False]
+
+        @contextmanager
+        def no_sync(self) -> Generator[None, None, None]:
+            self.waiting.append(True)
+            yield
+            self.waiting.append(False)
+
+    model = Replicated()
+    stepper = Stepper(model, SGD(model.parameters(), lr=0.1), accumulate=2)
+    seen = []
+
+    for x, _ in stepper.micro_batches(_batches(3, dtype=torch.float32)):
+        seen.append(model.waiting[-1])
+        stepper.backward(_loss(model, x))
+        stepper.step()
+
+    assert seen == [True, False, False]

@@ -276,6 +276,43 @@ def test_leftovers_of_a_dead_process_are_cleared_and_others_are_not(tmp_path: Pa
     assert other.exists()
 
 
+def test_files_of_processes_that_may_run_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(process: int, number: int) -> None:
+        raise PermissionError(process, number)
+
+    own, other = (tmp_path / f".w.pt.{_commit._HOST}-{pid}.tmp" for pid in (os.getpid(), 4_000_000))
+    for path in (own, other):
+        path.write_bytes(b"half")
+    monkeypatch.setattr(os, "kill", forbidden)
+
+    _commit.remove_leftovers(tmp_path)
+
+    assert own.exists()
+    assert other.exists()
+
+
+def test_a_file_that_does_not_end_as_expected_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "save", lambda _, stream: stream.write(b"something else"))
+
+    with pytest.raises(CheckpointError, match="did not end the file as a zip file ends"):
+        save_weights(_model(), tmp_path / "w.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_windows_has_no_folders_to_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    monkeypatch.setattr(_commit.os, "name", "nt")
+    monkeypatch.setattr(_commit.os, "open", lambda *arguments: opened.append(arguments))
+
+    _commit.sync_folder(tmp_path)
+
+    assert opened == []
+
+
 @pytest.mark.parametrize("kind", ["weights", "checkpoint"])
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new(kind: str, tmp_path: Path) -> None:
     script = Path(__file__).with_name("killed_while_saving.py")

@@ -50,6 +50,25 @@ def together(rank: int, x: Tensor) -> float:
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
+def sharded(rank: int, x: Tensor) -> float:
+    """The same as ``together``, with every parameter cut between the processes (FSDP2)."""
+    from torch.distributed.fsdp import fully_shard
+
+    model, alone = make(), make()
+    fully_shard(model)
+    stepper = Stepper(model, sgd(model), accumulate=ACCUMULATE, clip_norm=0.5)
+    mine = x.reshape(-1, 2, MICRO, 3)[:, rank]
+    for batch, _ in stepper.micro_batches(list(mine)):
+        stepper.backward(loss_of(model, batch))
+        stepper.step()
+    stepper = Stepper(alone, sgd(alone), clip_norm=0.5)
+    for batch in x.split(2 * MICRO * ACCUMULATE):
+        stepper.backward(loss_of(alone, batch))
+        stepper.step()
+    pairs = zip(model.parameters(), alone.parameters(), strict=True)
+    return max(float((a.full_tensor() - b).abs().max()) for a, b in pairs)  # type: ignore[attr-defined]
+
+
 def weighted(rank: int, x: Tensor) -> float:
     """The same with unequal shares: three samples here, five there."""
     model, alone = DistributedDataParallel(make()), make()
@@ -101,6 +120,7 @@ def main() -> None:
         refused = True
     found = {
         "together": together(rank, x),
+        "sharded": sharded(rank, x),
         "weighted": weighted(rank, x),
         "skipped": skipped(rank, x),
         "stopped": stopped(rank),
