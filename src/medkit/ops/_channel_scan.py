@@ -128,7 +128,9 @@ class _ChannelScan(torch.autograd.Function):
 
     @staticmethod
     def setup_context(
-        ctx: _Context, inputs: tuple[Tensor, Tensor, Tensor | None, Formula], output: ChannelTerms
+        ctx: _Context,
+        inputs: tuple[Tensor, Tensor, Tensor | None, Formula],
+        output: tuple[Tensor, ...],
     ) -> None:
         """Keep the arguments."""
         x, target, weight, formula = inputs

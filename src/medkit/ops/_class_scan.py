@@ -130,7 +130,9 @@ class _SoftmaxScan(torch.autograd.Function):
         )
 
     @staticmethod
-    def setup_context(ctx: Context, inputs: tuple[Tensor | None, ...], output: ClassTerms) -> None:
+    def setup_context(
+        ctx: Context, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, ...]
+    ) -> None:
         """Keep the arguments, and the surprise, which the caller holds anyway."""
         ctx.save_for_backward(*inputs, output[3])
         ctx.mark_non_differentiable(output[2])
