@@ -13,6 +13,8 @@ from medkit.ops._affine import (
     transform_points,
     translate_affine,
 )
+from medkit.ops._boundary import boundaries_to_mask, mask_to_boundaries, rescale_boundaries
+from medkit.ops._layer_decoding import boundaries_from_probabilities
 from medkit.ops._morphology import soft_dilate, soft_erode, soft_open
 from medkit.ops._one_hot import ClassIndex, class_index, one_hot
 from medkit.ops._overlap import Overlap, hard_overlap
@@ -31,16 +33,20 @@ __all__ = [
     "affine_shear",
     "affine_spacing",
     "axes_towards",
+    "boundaries_from_probabilities",
+    "boundaries_to_mask",
     "class_index",
     "corner_indices",
     "flip_affine",
     "gaussian_importance",
     "hard_overlap",
+    "mask_to_boundaries",
     "one_hot",
     "patch_grid",
     "permute_affine",
     "ras_to_lps",
     "rescale_affine",
+    "rescale_boundaries",
     "scatter_max",
     "scatter_mean",
     "scatter_min",
