@@ -3,14 +3,17 @@
 from medkit.losses._cross_entropy import CrossEntropyLoss, cross_entropy_loss
 from medkit.losses._dice import DiceLoss, dice_loss
 from medkit.losses._group_reconstruction import GroupReconstructionLoss, group_reconstruction_loss
+from medkit.losses._layer_boundary import LayerBoundaryLoss, layer_boundary_loss
 from medkit.losses._weighted_sum import WeightedSum
 
 __all__ = [
     "CrossEntropyLoss",
     "DiceLoss",
     "GroupReconstructionLoss",
+    "LayerBoundaryLoss",
     "WeightedSum",
     "cross_entropy_loss",
     "dice_loss",
     "group_reconstruction_loss",
+    "layer_boundary_loss",
 ]
