@@ -1,19 +1,25 @@
 """Losses on logits, each a function and a module with the same options."""
 
+from medkit.losses._cldice import ClDiceLoss, cldice_loss
 from medkit.losses._cross_entropy import CrossEntropyLoss, cross_entropy_loss
 from medkit.losses._dice import DiceLoss, dice_loss
 from medkit.losses._group_reconstruction import GroupReconstructionLoss, group_reconstruction_loss
 from medkit.losses._layer_boundary import LayerBoundaryLoss, layer_boundary_loss
+from medkit.losses._skeleton_recall import SkeletonRecallLoss, skeleton_recall_loss
 from medkit.losses._weighted_sum import WeightedSum
 
 __all__ = [
+    "ClDiceLoss",
     "CrossEntropyLoss",
     "DiceLoss",
     "GroupReconstructionLoss",
     "LayerBoundaryLoss",
+    "SkeletonRecallLoss",
     "WeightedSum",
+    "cldice_loss",
     "cross_entropy_loss",
     "dice_loss",
     "group_reconstruction_loss",
     "layer_boundary_loss",
+    "skeleton_recall_loss",
 ]
