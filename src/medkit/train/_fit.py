@@ -12,7 +12,7 @@ from medkit._core import check
 from ._checkpoint import CheckpointManager
 from ._early_stopping import EarlyStopping
 from ._history import History
-from ._loader import ResumableLoader, num_batches
+from ._loader import ResumableLoader
 from ._progress import Progress
 from ._seeding import fork_rng
 from ._stateful import Stateful
@@ -87,8 +87,9 @@ def fit(
     For each batch ``loss_fn(model(image), label)`` goes through ``stepper``, which holds the
     optimizer, schedule, precision, accumulation and clipping. After each epoch ``validate`` gives
     numbers by name, usually through :func:`evaluate`, and a checkpoint is saved. A Ctrl-C or
-    SIGTERM ends the run after the step it came in, with a checkpoint to go on from; what follows
-    has the same bits as without the stop (see :class:`ResumableLoader` for the conditions).
+    SIGTERM ends the run after the step or validation it came in, with a checkpoint to go on from;
+    what follows has the same bits as without the stop, under the conditions of
+    :class:`ResumableLoader`.
 
     Args:
         model: The network that ``stepper`` steps.
@@ -124,22 +125,20 @@ def fit(
         >>> round(model.weight.item(), 2), result.reason, len(result.history.steps["loss"])
         (3.0, 'finished', 40)
     """
-    if stepper.model is not model:
-        raise check.fail("stepper", "made for this model", type(stepper.model).__name__)
     data, history = ResumableLoader(train_loader), History()
+    _check(model, stepper, data)
+    _check_watched(checkpoints, early_stopping, validated=validate is not None)
     parts: dict[str, Stateful] = {"model": model, "stepper": stepper}
     parts |= {"data": data, "history": history}
     if early_stopping is not None:
         parts["early_stopping"] = early_stopping
-    _check_watched(checkpoints, early_stopping, validated=validate is not None)
     _begin(checkpoints, parts, resume=resume)
-    per_epoch = _batches_per_epoch(train_loader)
-    initial = data.epoch * (per_epoch or 0) + data.done
-    total = per_epoch and per_epoch * epochs
+    total = None if data.per_epoch is None else data.per_epoch * epochs
+    initial = data.epoch * (data.per_epoch or 0) + data.done
     device = next(model.parameters()).device
     shown: dict[str, float] = {}
     with StopSignal() as stop, Progress(total, initial=initial, show=progress) as bar:
-        while data.epoch < epochs and not (early_stopping and early_stopping.stopped):
+        while data.epoch < epochs and not (_is_over(early_stopping) or stop.requested()):
             epoch = data.epoch
             label = f"epoch {epoch + 1}/{epochs}"
             model.train()
@@ -157,18 +156,17 @@ def fit(
                 if stopping or (
                     info.stepped and checkpoints and checkpoints.due(stepper.num_steps)
                 ):
-                    _save(checkpoints, stepper, history, None)
+                    _save(checkpoints, stepper, None)
                 if stopping:
-                    return FitResult(history, "signal")
+                    return _finish(history, data.epoch < epochs, early_stopping, checkpoints)
             scores = {} if validate is None else dict(validate())
             values = {"train_loss": history.mean_loss(epoch), **scores}
             history.log_epoch(stepper.num_steps, epoch=epoch, values=values)
             shown |= scores
             if early_stopping is not None:
                 early_stopping.update(_watched(values, early_stopping.metric))
-            _save(checkpoints, stepper, history, values)
-    early = early_stopping is not None and early_stopping.stopped
-    return FitResult(history, "early" if early else "finished")
+            _save(checkpoints, stepper, values)
+    return _finish(history, data.epoch < epochs, early_stopping, checkpoints)
 
 
 def evaluate(
@@ -244,18 +242,38 @@ def _begin(
         raise check.fail("resume", f"True to go on with the run in {checkpoints.root}", resume)
 
 
-def _save(
-    checkpoints: CheckpointManager | None,
-    stepper: Stepper,
+def _check(model: nn.Module, stepper: Stepper, data: ResumableLoader[Batch]) -> None:
+    if stepper.model is not model:
+        raise check.fail("stepper", "made for this model", type(stepper.model).__name__)
+    if data.per_epoch == 0:
+        raise check.fail("train_loader", "one that gives batches", "an empty one")
+
+
+def _is_over(early_stopping: EarlyStopping | None) -> bool:
+    return early_stopping is not None and early_stopping.stopped
+
+
+def _finish(
     history: History,
-    values: Mapping[str, float] | None,
+    unfinished: bool,
+    early_stopping: EarlyStopping | None,
+    checkpoints: CheckpointManager | None,
+) -> FitResult:
+    if checkpoints is not None:
+        history.save(checkpoints.root / "history.csv")
+    if not unfinished:
+        return FitResult(history, "finished")
+    return FitResult(history, "early" if _is_over(early_stopping) else "signal")
+
+
+def _save(
+    checkpoints: CheckpointManager | None, stepper: Stepper, values: Mapping[str, float] | None
 ) -> None:
     if checkpoints is None:
         return
     name = checkpoints.metric
     metric = None if values is None or name is None else _watched(values, name)
     checkpoints.save(stepper.num_steps, metric=metric)
-    history.save(checkpoints.root / "history.csv")
 
 
 def _watched(values: Mapping[str, float], name: str) -> float:
@@ -272,13 +290,6 @@ def _check_watched(
     unknown = sorted(name for name in names - {"train_loss"} if name is not None)
     if unknown and not validated:
         raise check.fail("metric", "train_loss without validate", unknown[0])
-
-
-def _batches_per_epoch(loader: Iterable[object]) -> int | None:
-    count = num_batches(loader)
-    if count == 0:
-        raise check.fail("train_loader", "one that gives batches", "an empty one")
-    return count
 
 
 def _numbers(

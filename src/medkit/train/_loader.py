@@ -64,11 +64,15 @@ class ResumableLoader(Generic[Batch]):
         """The dataset behind the loader, or None."""
         return getattr(self.loader, "dataset", None)
 
+    @property
+    def per_epoch(self) -> int | None:
+        """Batches of a whole epoch, or None where that is a guess or unknown."""
+        return num_batches(self.loader)
+
     def __len__(self) -> int:
-        total = num_batches(self.loader)
-        if total is None:
+        if self.per_epoch is None:
             raise TypeError("the loader has no dependable length")
-        return max(0, total - self.done)
+        return max(0, self.per_epoch - self.done)
 
     def __iter__(self) -> Iterator[Batch]:
         set_epoch = getattr(getattr(self.loader, "sampler", None), "set_epoch", None)

@@ -239,6 +239,29 @@ def test_a_signal_without_checkpoints_just_ends_the_run() -> None:
     assert (result.reason, stepper.num_steps) == ("signal", 1)
 
 
+def test_a_signal_during_validation_ends_after_it(tmp_path: Path) -> None:
+    model, stepper = _linear()
+    calls = []
+
+    def validate() -> dict[str, float]:
+        calls.append(1)
+        signal.raise_signal(signal.SIGTERM)
+        return {"dice": 0.5}
+
+    result = fit(
+        model,
+        _batches(),
+        nn.functional.mse_loss,
+        stepper=stepper,
+        epochs=3,
+        validate=validate,
+        checkpoints=CheckpointManager(tmp_path, metric="dice"),
+    )
+
+    assert (result.reason, len(calls), stepper.num_steps) == ("signal", 1, 4)
+    assert CheckpointManager(tmp_path, metric="dice").best() == tmp_path / "step_000000004"
+
+
 def test_the_best_and_the_last_are_on_the_disk(tmp_path: Path) -> None:
     model, stepper = _linear()
     scores = iter([0.1, 0.9, 0.3, 0.2])
