@@ -1,7 +1,6 @@
 """Accumulation of voxel counts per case, and scores made of them."""
 
 from abc import ABC, abstractmethod
-from typing import Self
 
 import torch
 from jaxtyping import Float64, Int64, Shaped
@@ -89,7 +88,7 @@ class OverlapScore(ABC):
         )
         self._take(stack_counts(overlap))
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "OverlapScore") -> None:
         """Add the cases of another accumulator, for instance that of another process, after ours.
 
         Args:
@@ -101,10 +100,10 @@ class OverlapScore(ABC):
         """
         if type(other) is not type(self):
             raise TypeError(f"other must be a {type(self).__name__}; got {other!r}")
-        if other._options != self._options:
-            raise check.fail("other", f"made with {self._options}", f"{other._options}")
-        for counts in list(other._counts):
-            self._take(counts)
+        if other.options != self.options:
+            raise check.fail("other", f"made with {self.options}", f"{other.options}")
+        if other.num_cases:
+            self._take(other.counts)
 
     def reset(self) -> None:
         """Forget all cases."""
@@ -117,7 +116,7 @@ class OverlapScore(ABC):
 
     def __repr__(self) -> str:
         """Return the options and the number of cases."""
-        options = ", ".join(f"{name}={value!r}" for name, value in self._options.items())
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
         return f"{type(self).__name__}({options}): {self.num_cases} cases"
 
     @property
@@ -128,7 +127,8 @@ class OverlapScore(ABC):
         return torch.cat([counts.cpu() for counts in self._counts])
 
     @property
-    def _options(self) -> dict[str, object]:
+    def options(self) -> dict[str, int | bool | None]:
+        """What the accumulator was made with, by name."""
         return {
             "num_classes": self.num_classes,
             "include_background": self.include_background,

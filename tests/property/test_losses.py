@@ -1,0 +1,193 @@
+"""Laws of Dice and cross entropy over drawn shapes, options and inputs."""
+
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from medkit.losses import CrossEntropyLoss, DiceLoss, WeightedSum, cross_entropy_loss, dice_loss
+from medkit.testing import assert_close
+
+SHARED = {
+    "activation": st.sampled_from(["softmax", "sigmoid"]),
+    "include_background": st.booleans(),
+    "weighted": st.booleans(),
+}
+DICE = st.fixed_dictionaries(
+    {
+        **SHARED,
+        "absent": st.sampled_from(["ratio", "penalize", "skip"]),
+        "batch": st.booleans(),
+        "smooth": st.sampled_from([0.0, 1e-5, 1.0]),
+    }
+)
+ENTROPY = st.fixed_dictionaries(
+    {
+        **SHARED,
+        "label_smoothing": st.sampled_from([0.0, 0.1]),
+        "top_k": st.sampled_from([None, 0.4]),
+    }
+)
+LOSSES = st.one_of(
+    st.tuples(st.just(dice_loss), DICE), st.tuples(st.just(cross_entropy_loss), ENTROPY)
+)
+SHAPES = st.tuples(
+    st.integers(1, 3), st.integers(2, 4), st.lists(st.integers(1, 5), min_size=0, max_size=3)
+)
+SEEDS = st.integers(0, 2**20)
+
+
+class Scene:
+    """Drawn logits, labels and mask of one shape, float64."""
+
+    def __init__(self, shape: tuple[int, int, list[int]], seed: int, *, size: float = 3.0) -> None:
+        batch, self.channels, spatial = shape
+        generator = torch.Generator().manual_seed(seed)
+        self.logits = size * torch.randn(
+            batch, self.channels, *spatial, dtype=torch.float64, generator=generator
+        )
+        self.labels = torch.randint(0, self.channels, (batch, *spatial), generator=generator)
+        self.mask = torch.rand(batch, *spatial, generator=generator) < 0.7
+        self.weight = (torch.rand(self.channels, generator=generator) + 0.1).double()
+
+    def options(self, drawn: dict) -> dict:
+        options = dict(drawn)
+        if options.pop("weighted"):
+            options["class_weight"] = self.weight
+        return options
+
+
+def with_gradient(loss, logits: Tensor, target: Tensor, **options: object) -> tuple[Tensor, Tensor]:
+    leaf = logits.clone().requires_grad_()
+    value = loss(leaf, target, **options)
+    value.sum().backward()
+    return value.detach(), leaf.grad
+
+
+@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS)
+def test_a_map_is_its_one_hot(drawn, shape, seed) -> None:
+    loss, scene = drawn[0], Scene(shape, seed)
+    options = scene.options(drawn[1])
+    one_hot = F.one_hot(scene.labels, scene.channels).movedim(-1, 1)
+
+    for a, b in zip(
+        with_gradient(loss, scene.logits, scene.labels, **options),
+        with_gradient(loss, scene.logits, one_hot, **options),
+        strict=True,
+    ):
+        assert_close(a, b)
+
+
+@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS, label=st.sampled_from([255, -1, -100]))
+def test_ignoring_is_masking(drawn, shape, seed, label) -> None:
+    loss, scene = drawn[0], Scene(shape, seed)
+    options = scene.options(drawn[1])
+    marked = torch.where(scene.mask, scene.labels, label)
+
+    for a, b in zip(
+        with_gradient(loss, scene.logits, marked, ignore_index=label, **options),
+        with_gradient(loss, scene.logits, scene.labels, mask=scene.mask, **options),
+        strict=True,
+    ):
+        assert_close(a, b)
+
+
+@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS)
+def test_what_is_masked_has_no_say(drawn, shape, seed) -> None:
+    loss, scene, other = drawn[0], Scene(shape, seed), Scene(shape, seed + 1, size=1e4)
+    options = scene.options(drawn[1])
+    logits = torch.where(scene.mask.unsqueeze(1), scene.logits, other.logits)
+    labels = torch.where(scene.mask, scene.labels, other.labels)
+
+    value, gradient = with_gradient(loss, logits, labels, mask=scene.mask, **options)
+    expected = with_gradient(loss, scene.logits, scene.labels, mask=scene.mask, **options)
+
+    assert torch.equal(value, expected[0])
+    assert torch.equal(gradient, expected[1])
+
+
+@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS, number=st.integers(2, 4))
+def test_a_mask_of_a_whole_number_counts_a_voxel_so_often(drawn, shape, seed, number) -> None:
+    """Any constant weight leaves a mean as it is; without smoothing, whose unit is a voxel."""
+    loss, scene = drawn[0], Scene(shape, seed)
+    options = scene.options(drawn[1])
+    if "smooth" in options:
+        options["smooth"] = 0.0
+    weights = scene.mask.double()
+
+    once = loss(scene.logits, scene.labels, mask=weights, **options)
+
+    assert_close(loss(scene.logits, scene.labels, mask=number * weights, **options), once)
+
+
+@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS, order=st.randoms(use_true_random=False))
+def test_order_of_voxels_samples_and_classes_does_not_matter(drawn, shape, seed, order) -> None:
+    loss, scene = drawn[0], Scene((shape[0], shape[1], [7]), seed)
+    options = {**scene.options(drawn[1]), "include_background": True}
+    expected = loss(scene.logits, scene.labels, **options)
+    voxels, samples, classes = (
+        torch.tensor(order.sample(range(n), n)) for n in (7, shape[0], scene.channels)
+    )
+    renamed = torch.argsort(classes)[scene.labels]
+    if "class_weight" in options:
+        options["class_weight"] = scene.weight[classes]
+
+    shuffled = loss(
+        scene.logits[samples][:, classes][:, :, voxels], renamed[samples][:, voxels], **options
+    )
+
+    assert_close(shuffled, expected)
+
+
+@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS, factor=st.floats(1e-3, 1e3))
+def test_only_ratios_of_class_weights_matter(drawn, shape, seed, factor) -> None:
+    loss, scene = drawn[0], Scene(shape, seed)
+    options = {n: v for n, v in drawn[1].items() if n != "weighted"}
+
+    for reduction in ("mean", "sum", "none"):
+        one, scaled = (
+            loss(scene.logits, scene.labels, class_weight=w, reduction=reduction, **options)
+            for w in (scene.weight, factor * scene.weight)
+        )
+        assert_close(scaled, one)
+
+
+@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS)
+def test_reductions_agree(drawn, shape, seed) -> None:
+    loss, scene = drawn[0], Scene(shape, seed)
+    options = scene.options(drawn[1])
+
+    each = loss(scene.logits, scene.labels, reduction="none", **options)
+
+    assert_close(each.sum(), loss(scene.logits, scene.labels, reduction="sum", **options))
+
+
+@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS, size=st.sampled_from([1e-3, 1.0, 1e2, 1e4]))
+def test_value_and_gradient_are_finite_and_the_value_is_not_negative(
+    drawn, shape, seed, size
+) -> None:
+    loss, scene = drawn[0], Scene(shape, seed, size=size)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        value, gradient = with_gradient(
+            loss, scene.logits.to(dtype), scene.labels, mask=scene.mask, **scene.options(drawn[1])
+        )
+
+        assert value.isfinite().all()
+        assert value >= -1e-6
+        assert gradient.isfinite().all()
+        assert gradient.dtype == dtype
+
+
+@given(shape=SHAPES, seed=SEEDS, dice=DICE, entropy=ENTROPY)
+def test_a_sum_is_the_sum_of_its_terms(shape, seed, dice, entropy) -> None:
+    scene = Scene(shape, seed)
+    first, second = scene.options(dice), scene.options(entropy)
+    loss = WeightedSum({"dice": (0.3, DiceLoss(**first)), "ce": (2.0, CrossEntropyLoss(**second))})
+
+    total, gradient = with_gradient(loss, scene.logits, scene.labels, mask=scene.mask)
+
+    a = with_gradient(dice_loss, scene.logits, scene.labels, mask=scene.mask, **first)
+    b = with_gradient(cross_entropy_loss, scene.logits, scene.labels, mask=scene.mask, **second)
+    assert_close(total, 0.3 * a[0] + 2.0 * b[0])
+    assert_close(gradient, 0.3 * a[1] + 2.0 * b[1])
