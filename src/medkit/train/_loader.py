@@ -37,7 +37,8 @@ class ResumableLoader(Generic[Batch]):
     of its own, and workers that persist over epochs, are beyond it.
 
     Args:
-        loader: Usually a ``DataLoader``. Its ``sampler.set_epoch`` is called where it exists.
+        loader: Usually a ``DataLoader``. Before each epoch ``set_epoch`` of its dataset, sampler
+            and batch sampler is called, where there is one.
 
     Attributes:
         epoch: Present epoch, from 0.
@@ -75,9 +76,10 @@ class ResumableLoader(Generic[Batch]):
         return max(0, self.per_epoch - self.done)
 
     def __iter__(self) -> Iterator[Batch]:
-        set_epoch = getattr(getattr(self.loader, "sampler", None), "set_epoch", None)
-        if callable(set_epoch):
-            set_epoch(self.epoch)
+        for part in ("dataset", "sampler", "batch_sampler"):
+            set_epoch = getattr(getattr(self.loader, part, None), "set_epoch", None)
+            if callable(set_epoch):
+                set_epoch(self.epoch)
         if self.done:
             batches = self._replay()
         else:

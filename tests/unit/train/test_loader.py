@@ -85,21 +85,27 @@ def test_a_place_between_epochs_goes_on_with_the_next() -> None:
     assert [str(batch) for batch in second] == expected
 
 
-def test_the_sampler_is_told_the_epoch() -> None:
+@pytest.mark.parametrize("part", ["dataset", "sampler", "batch_sampler"])
+def test_every_part_is_told_the_epoch(part: str) -> None:
     epochs = []
 
-    class Sampler:
+    class Part:
         def set_epoch(self, epoch: int) -> None:
             epochs.append(epoch)
 
     class Loader(list[int]):
-        sampler = Sampler()
+        pass
 
-    loader = ResumableLoader(Loader([1, 2]))
+    inner = Loader([1, 2])
+    setattr(inner, part, Part())
+    loader = ResumableLoader(inner)
     list(loader)
     list(loader)
+    resumed = ResumableLoader(inner)
+    resumed.load_state_dict({**loader.state_dict(), "epoch": 7})
+    list(resumed)
 
-    assert epochs == [0, 1]
+    assert epochs == [0, 1, 7]
 
 
 def test_a_stream_has_no_length() -> None:

@@ -396,6 +396,9 @@ def test_a_window_left_by_break_is_thrown_away() -> None:
     for x, _ in stepper.micro_batches([a, b]):
         stepper.backward(_loss(model, x))
         break
+    assert all(p.grad is None for p in model.parameters())
+    with pytest.raises(RuntimeError, match="this window is empty"):
+        stepper.step()
     _run(stepper, [b, c])
 
     for actual, expected in zip(
