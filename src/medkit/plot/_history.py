@@ -19,7 +19,7 @@ CURVES = tuple(zip((*OKABE_ITO[:2], *OKABE_ITO[6:3:-1]), "os^Dv", strict=True))
 
 
 def history(
-    columns: Mapping[str, Sequence[float]],
+    columns: Mapping[str, Sequence[float | int]],
     *,
     x: str = "epoch",
     panels: Mapping[str, Sequence[str]] | None = None,
@@ -74,7 +74,7 @@ def history(
     return figure
 
 
-def _places(columns: Mapping[str, Sequence[float]], x: str) -> np.ndarray:
+def _places(columns: Mapping[str, Sequence[float | int]], x: str) -> np.ndarray:
     """Return the numbers of the horizontal axis, epochs from 1."""
     longest = max((len(column) for column in columns.values()), default=0)
     if x not in columns:
@@ -83,7 +83,7 @@ def _places(columns: Mapping[str, Sequence[float]], x: str) -> np.ndarray:
     return places + 1 if x == "epoch" and len(places) and places.min() == 0 else places
 
 
-def _groups(columns: Mapping[str, Sequence[float]], x: str) -> dict[str, list[str]]:
+def _groups(columns: Mapping[str, Sequence[float | int]], x: str) -> dict[str, list[str]]:
     """Put losses in one panel and scores in another."""
     names = [name for name in columns if name not in {*X_COLUMNS, x}]
     losses = [name for name in names if "loss" in name.lower()]

@@ -23,7 +23,7 @@ def overlay(
     image: Image,
     maps: Mapping[str, Image] | None = None,
     *,
-    spacing: Sequence[float] | None = None,
+    spacing: Sequence[float | int] | None = None,
     axcodes: str | None = None,
     names: Mapping[int, str] | None = None,
     colors: Sequence[str] | None = None,
@@ -104,7 +104,7 @@ class _Paint(NamedTuple):
 
 
 def _geometry(
-    image: Image, spacing: Sequence[float] | None, axcodes: str | None
+    image: Image, spacing: Sequence[float | int] | None, axcodes: str | None
 ) -> tuple[tuple[float, ...], str | None]:
     """Return spacing and directions: as given, else the volume's, else 1 and none."""
     if isinstance(image, Volume):
@@ -112,8 +112,9 @@ def _geometry(
     lengths = (1.0, 1.0, 1.0) if spacing is None else tuple(spacing)
     if len(lengths) == 2:
         lengths = (1.0, *lengths)
-    for length in check.per_axis("spacing", lengths, 3):
-        check.positive("spacing", length)
+    lengths = tuple(
+        check.positive("spacing", length) for length in check.per_axis("spacing", lengths, 3)
+    )
     if axcodes is not None and sorted("RASLPI".find(code) % 3 for code in axcodes) != [0, 1, 2]:
         raise check.fail("axcodes", "one letter of each of R/L, A/P and S/I", repr(axcodes))
     return lengths, axcodes

@@ -31,7 +31,7 @@ class Page:
         self,
         planes: Sequence[Plane],
         shape: Sequence[int],
-        spacing: Sequence[float],
+        spacing: Sequence[float | int],
         *,
         rows: Sequence[str],
         legend: bool,
@@ -115,7 +115,9 @@ class Panel(NamedTuple):
         """Say which plane it is."""
         where = f"{AXES[self.plane.through]} = {index}"
         name = f"{self.plane.name}, {where}" if self.plane.name else where
-        self.axes.set_title(name, fontsize=11, pad=4)
+        inches = self.axes.get_position().width * self.axes.figure.get_figwidth()
+        points = 72 * inches / (0.6 * len(name))  # a letter is about 0.6 times as wide as high
+        self.axes.set_title(name, fontsize=min(11.0, points), pad=4)
 
     def mark_sides(self) -> None:
         """Write which side of the patient lies at each edge of the picture."""

@@ -38,9 +38,9 @@ class Plane:
         rows, columns = (slice(None, None, -1 if flip else 1) for flip in self.flips)
         return image[rows, columns]
 
-    def size(self, lengths: Sequence[float]) -> tuple[float, float]:
+    def size(self, lengths: Sequence[float | int]) -> tuple[float, float]:
         """Return height and width, from lengths along the array axes."""
-        return lengths[self.up_down], lengths[self.left_right]
+        return float(lengths[self.up_down]), float(lengths[self.left_right])
 
     def span(
         self, start: Sequence[int], stop: Sequence[int], shape: Sequence[int]

@@ -96,7 +96,9 @@ def test_the_scale_bar_is_as_long_as_it_says() -> None:
         assert end - start <= axes.get_xlim()[1] / 3
 
 
-@pytest.mark.parametrize(("longest", "length"), [(61, 50), (50, 50), (49, 20), (0.13, 0.1), (3, 2)])
+@pytest.mark.parametrize(
+    ("longest", "length"), [(61.0, 50), (50.0, 50), (49.0, 20), (0.13, 0.1), (3.0, 2)]
+)
 def test_bars_have_round_lengths(longest: float, length: float) -> None:
     assert round_length(longest) == pytest.approx(length)
 
