@@ -23,7 +23,7 @@ def test_a_reduction_is_one_graph(reduction) -> None:
     index = torch.tensor([0, 0, 1, 1, 1, 3, 3, 4, 4, 4, 4, 4])
 
     def f(x, index):
-        result = reduction(x, index, 1, 6)
+        result = reduction(x, index, dim=1, dim_size=6)
         return result.values if isinstance(result, tuple) else result
 
     compiled = torch.compile(f, fullgraph=True, backend="aot_eager")

@@ -70,6 +70,7 @@ def group_reconstruction_loss(
             have different targets, or the meaning of ``targets`` cannot be told.
 
     Example:
+        >>> import torch
         >>> p = torch.tensor([0.2, 0.4, 0.9, 0.6])
         >>> ids = torch.tensor([7, 7, 3, 7])
         >>> loss = group_reconstruction_loss(p, torch.tensor([1.0, 0.5]), ids)
@@ -123,6 +124,7 @@ class GroupReconstructionLoss(nn.Module):
             nodes; "none": one value per group.
 
     Example:
+        >>> import torch
         >>> loss = GroupReconstructionLoss(reduction="none")
         >>> p = torch.tensor([0.0, 1.0, 1.0])
         >>> loss(p, torch.tensor([0.5, 0.5]), torch.tensor([0, 0, 1]))

@@ -69,6 +69,7 @@ def layer_boundary_loss(
         ValueError: If shapes do not fit, or a class or an option is out of range.
 
     Example:
+        >>> import torch
         >>> logits = torch.tensor([9.0, 9.0, -9.0, -9.0]).reshape(1, 1, 4, 1)
         >>> logits = torch.cat([logits, -logits], dim=1)
         >>> loss = layer_boundary_loss(logits, torch.tensor([[[3.5]]]), penalty="l1")
@@ -120,6 +121,7 @@ class LayerBoundaryLoss(nn.Module):
         reduction: "mean" over annotated boundaries and columns, "sum", or "none".
 
     Example:
+        >>> import torch
         >>> loss = LayerBoundaryLoss(penalty="l1")
         >>> target = torch.tensor([[[1.0, torch.nan]]])  # one boundary, two columns
         >>> loss(torch.zeros(1, 2, 4, 2), target)

@@ -44,7 +44,7 @@ class NodeGroups(NamedTuple):
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of each group from the values of members."""
         if self.in_runs:
-            return segment_sum(values, self.slots, 0, lengths=self.counts)
+            return segment_sum(values, self.slots, lengths=self.counts)
         return self.pick(slot_sums(values, self.slots, self.size))
 
     def id_of(self, slot: int) -> int:

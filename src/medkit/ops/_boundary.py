@@ -36,6 +36,7 @@ def boundaries_to_mask(
         ValueError: If ``height`` is below 1, or ``ignore_index`` is one of the classes.
 
     Example:
+        >>> import torch
         >>> ilm, bm = [0.0, 1.4, torch.nan], [2.0, 2.6, 2.0]
         >>> boundaries_to_mask(torch.tensor([ilm, bm]), height=4)
         tensor([[  1,   0, 255],
@@ -86,6 +87,7 @@ def mask_to_boundaries(
         ValueError: If a class is out of range.
 
     Example:
+        >>> import torch
         >>> mask = torch.tensor([[0, 1, 255], [1, 1, 255], [2, 1, 255]])
         >>> mask_to_boundaries(mask, num_classes=3)
         tensor([[1., 0., nan],
@@ -143,6 +145,7 @@ def rescale_boundaries(
             the width of ``from_shape``.
 
     Example:
+        >>> import torch
         >>> lines = torch.tensor([[120.0, 123.0]])
         >>> rescale_boundaries(lines, from_shape=(480, 2), to_shape=(496, 2))
         tensor([[124.0000, 127.1000]])

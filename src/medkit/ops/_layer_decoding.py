@@ -57,6 +57,7 @@ def boundaries_from_probabilities(
         ValueError: If it has fewer than two channels or ``temperature`` is not positive.
 
     Example:
+        >>> import torch
         >>> top = torch.tensor([1.0, 1.0, 0.75, 0.0, 0.0])
         >>> p = torch.stack([top, 1 - top])[..., None]
         >>> boundaries_from_probabilities(p)

@@ -18,6 +18,7 @@ class GroupExtrema(NamedTuple):
             equal; the length of that axis for a group without values.
 
     Example:
+        >>> import torch
         >>> scatter_max(torch.tensor([3.0, 7.0, 5.0]), torch.tensor([0, 0, 2])).indices
         tensor([1, 3, 2])
     """
@@ -63,6 +64,7 @@ def scatter_sum(
             negative or not below ``dim_size``.
 
     Example:
+        >>> import torch
         >>> scatter_sum(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2, 0, 2]))
         tensor([2., 0., 5.])
 
@@ -102,6 +104,7 @@ def scatter_mean(
         ValueError: If ``index`` does not fit ``src`` or is out of range.
 
     Example:
+        >>> import torch
         >>> scatter_mean(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2, 0, 2]))
         tensor([2.0000, 0.0000, 2.5000])
     """
@@ -138,6 +141,7 @@ def scatter_min(
         ValueError: If ``index`` does not fit ``src`` or is out of range.
 
     Example:
+        >>> import torch
         >>> smallest = scatter_min(torch.tensor([3.0, 7.0, 5.0]), torch.tensor([0, 2, 2]))
         >>> smallest.values, smallest.indices
         (tensor([3., 0., 5.]), tensor([0, 3, 2]))
@@ -171,6 +175,7 @@ def scatter_max(
         ValueError: If ``index`` does not fit ``src`` or is out of range.
 
     Example:
+        >>> import torch
         >>> scatter_max(torch.tensor([3.0, 7.0, 5.0]), torch.tensor([0, 2, 2])).values
         tensor([3., 0., 7.])
     """

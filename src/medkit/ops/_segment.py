@@ -15,9 +15,9 @@ from medkit.ops._scatter import accumulation_dtype, add_up, divide, group_by, gr
 def segment_sum(
     src: Num[Tensor, "..."],
     index: Integer[Tensor, "position"],
+    *,
     dim: int = -1,
     dim_size: int | None = None,
-    *,
     lengths: Integer[Tensor, "group"] | None = None,
 ) -> Num[Tensor, "..."]:
     """Sum the values that share an index, where the index never falls.
@@ -42,6 +42,7 @@ def segment_sum(
             find out, which stalls a GPU; a compiled graph does not look.
 
     Example:
+        >>> import torch
         >>> segment_sum(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]))
         tensor([1., 0., 6.])
     """
@@ -51,9 +52,9 @@ def segment_sum(
 def segment_mean(
     src: Num[Tensor, "..."],
     index: Integer[Tensor, "position"],
+    *,
     dim: int = -1,
     dim_size: int | None = None,
-    *,
     lengths: Integer[Tensor, "group"] | None = None,
 ) -> Num[Tensor, "..."]:
     """Average the values that share an index, where the index never falls.
@@ -76,6 +77,7 @@ def segment_mean(
         ValueError: If ``index`` does not fit ``src``, is out of range or falls.
 
     Example:
+        >>> import torch
         >>> segment_mean(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]))
         tensor([1., 0., 3.])
     """
