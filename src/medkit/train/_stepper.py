@@ -17,11 +17,11 @@ from medkit._core import check
 
 from ._agreement import any_process, mean_over_processes
 from ._amp import AmpMode, AmpPolicy
+from ._nonfinite import spoiled_buffers, worst_gradients
 from ._stateful import Stateful
 from ._window import Window, gradient_exchange, is_shared, windows
 
 Batch = TypeVar("Batch")
-_NAMES_SHOWN = 3
 _COUNTERS = ("num_steps", "num_skipped", "skips_in_a_row")
 
 
@@ -86,7 +86,8 @@ class Stepper:
         amp: Precision of ``autocast()``: a mode of :class:`AmpPolicy`, or a policy.
         nonfinite: What happens when the loss or the gradient is NaN or infinite. In every case
             the parameters stay as they were: ``"raise"`` an error, ``"skip"`` the window, or
-            ``"warn"`` and skip it. An fp16 gradient that overflows under a finite loss is the
+            ``"warn"`` and skip it; a NaN that has got into running statistics cannot be skipped
+            and is an error. An fp16 gradient that overflows under a finite loss is the
             scaler's daily work and only skipped.
         max_skips: So many skipped windows in a row are borne, one more is an error.
 
@@ -331,26 +332,17 @@ class Stepper:
         self._skips_in_a_row = 0
 
     def _diagnosis(self, loss: float) -> str:
-        """Say what is not finite: which batches' loss, else which parameters' gradient."""
         place = f"in optimizer step {self.num_steps + 1}"
         names = [
             f"batch {number} of this pass" + ("" if identity is None else f" (id {identity})")
             for number, identity in self._batches or enumerate([None] * len(self._losses))
         ]
-        if not math.isfinite(loss):
-            pairs = zip(names, self._losses, strict=False)
-            wrong = [name for name, value in pairs if not value.isfinite()]
-            return (
-                f"the loss is {loss} {place}, from {', '.join(wrong) or 'weights that are all 0'}"
-            )
-        wrong = [
-            name
-            for name, parameter in self.model.named_parameters()
-            if parameter.grad is not None and not parameter.grad.isfinite().all()
-        ]
-        listed = ", ".join(wrong[:_NAMES_SHOWN]) + (", ..." if len(wrong) > _NAMES_SHOWN else "")
-        where = f"first at {listed}" if wrong else "in another process or by overflow of its norm"
-        return f"the gradient is not finite {place} ({', '.join(names)}), {where}"
+        if math.isfinite(loss):
+            where = worst_gradients(self.model)
+            return f"the gradient is not finite {place} ({', '.join(names)}), {where}"
+        pairs = zip(names, self._losses, strict=False)
+        wrong = [name for name, value in pairs if not value.isfinite()]
+        return f"the loss is {loss} {place}, from {', '.join(wrong) or 'weights that are all 0'}"
 
     def _refuse(self, trouble: str, *, overflow: bool) -> None:
         """Count a window that was thrown away; raise or warn as asked."""
@@ -360,6 +352,11 @@ class Stepper:
             raise FloatingPointError(f"{self._skips_in_a_row} windows skipped in a row: {trouble}")
         if overflow:
             return
+        if spoiled := spoiled_buffers(self.model):
+            raise FloatingPointError(
+                f"{trouble}; the parameters are as they were before it, but its forward pass has "
+                f"spoiled {spoiled}: go on from a checkpoint"
+            )
         if self.nonfinite == "raise":
             raise FloatingPointError(f"{trouble}; the parameters are as they were before it")
         if self.nonfinite == "warn":

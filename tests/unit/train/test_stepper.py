@@ -358,6 +358,16 @@ def test_too_many_bad_windows_in_a_row_are_an_error() -> None:
         _run(stepper, [bad, bad, bad])
 
 
+def test_a_nan_in_running_statistics_cannot_be_skipped() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+    stepper = Stepper(model, SGD(model.parameters(), lr=0.1), nonfinite="skip")
+
+    with pytest.raises(
+        FloatingPointError, match=r"has spoiled 1.running_mean, 1.running_var: go on"
+    ):
+        _run(stepper, [torch.full((4, 3), math.nan)])
+
+
 def test_without_micro_batches_the_window_is_counted_or_told() -> None:
     model = _model()
     optimizer = _Recorder(model)
