@@ -1,6 +1,6 @@
 """Volumes, readers, writers, datasets and samplers."""
 
-from medkit.data._dataset import Case, CaseSource, Item, VolumeDataset
+from medkit.data._dataset import Case, VolumeDataset
 from medkit.data._errors import (
     AmbiguousSeriesError,
     ChecksumError,
@@ -15,12 +15,7 @@ from medkit.data._errors import (
 from medkit.data._limits import Limits
 from medkit.data._nifti import read_nifti, write_nifti
 from medkit.data._notice import Notice
-from medkit.data._patch_samplers import (
-    ForegroundPatchSampler,
-    PatchDraw,
-    PatchSampler,
-    UniformPatchSampler,
-)
+from medkit.data._patch_samplers import ForegroundPatchSampler, UniformPatchSampler
 from medkit.data._patches import PatchDataset
 from medkit.data._read import read, write
 from medkit.data._volume import Volume
@@ -28,20 +23,16 @@ from medkit.data._volume import Volume
 __all__ = [
     "AmbiguousSeriesError",
     "Case",
-    "CaseSource",
     "ChecksumError",
     "CodecMissingError",
     "DataError",
     "ForegroundPatchSampler",
     "FormatError",
     "GeometryError",
-    "Item",
     "LimitError",
     "Limits",
     "Notice",
     "PatchDataset",
-    "PatchDraw",
-    "PatchSampler",
     "TruncatedError",
     "UniformPatchSampler",
     "UnsafeReferenceError",

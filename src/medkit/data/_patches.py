@@ -18,9 +18,12 @@ class PatchDataset(Dataset[Item]):
     """Random patches of one size, for the ordinary ``DataLoader``.
 
     Item ``index`` is a patch of case ``index // patches_per_case``, at a place that ``sampler``
-    draws: :class:`ForegroundPatchSampler`, :class:`UniformPatchSampler`, or any object with their
-    method. Patches do not leave the volume; an axis that is shorter than the patch is padded on
-    both sides. Items are plain dicts as in :class:`VolumeDataset`, with the affine of the patch.
+    draws: :class:`ForegroundPatchSampler`, :class:`UniformPatchSampler`, or your own object whose
+    ``prepare(cases)`` looks at every case once and returns one object per case, whose
+    ``start(case, patch_size, generator)`` returns the first voxel (d, h, w).
+
+    Patches do not leave the volume; an axis that is shorter than the patch is padded on both
+    sides. Items are plain dicts as in :class:`VolumeDataset`, with the affine of the patch.
 
     The draw depends on ``(seed, epoch, index)`` alone: the same patches come with any number of
     workers and after a resume. Call :meth:`set_epoch` before each pass over the data to get new
