@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from skimage.filters import threshold_multiotsu
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import DataLoader
 
 from medkit.data import ForegroundPatchSampler, PatchDataset, Volume, VolumeDataset, read, write
 from medkit.inference import sliding_window_inference
@@ -163,11 +163,9 @@ def train(image: Volume, truth: Volume, options: argparse.Namespace) -> tuple[nn
     patches = PatchDataset(
         part(TRAIN),
         patch_size=WINDOW,
-        sampler=ForegroundPatchSampler(probability=1),
+        sampler=ForegroundPatchSampler(probability=1.0),
         patches_per_case=2 * options.steps,
     )
-    order = SequentialSampler(patches)  # the patches are random themselves
-    order.set_epoch = patches.set_epoch  # fit tells it which epoch begins
     held_out = DataLoader(part(VALIDATE))
     model = MODELS[options.model](num_classes=4).to(options.device)
     optimizer = torch.optim.AdamW(param_groups(model, weight_decay=1e-2), lr=4e-3)
@@ -183,7 +181,7 @@ def train(image: Volume, truth: Volume, options: argparse.Namespace) -> tuple[nn
 
     result = fit(
         model,
-        DataLoader(patches, batch_size=2, sampler=order),
+        DataLoader(patches, batch_size=2),
         WeightedSum({"dice": (1.0, DiceLoss()), "ce": (1.0, CrossEntropyLoss())}),
         stepper=Stepper(model, optimizer, scheduler=schedule, clip_norm=1.0),
         epochs=options.epochs,
@@ -220,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "otsu": dice(slab(otsu(t1), TEST), unseen),
     }
     back = [-index for index in corner]
-    write(prediction.crop(back, head.spatial_shape, fill=0), options.out / "prediction.nii.gz")
+    write(prediction.crop(back, head.spatial_shape, fill=0.0), options.out / "prediction.nii.gz")
     report = {"dice of the unseen part": scores, "seconds": round(time.monotonic() - start, 1)}
     (options.out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
     shown = slice(TEST.start, TRAIN.stop)
