@@ -65,7 +65,7 @@ def as_channels(
         x = x if inside is None else torch.where(inside, x, 0.0)
     t = voxels.target
     if t.ndim < input.ndim:
-        t = one_hot(t, num_classes=input.shape[1], dtype=torch.bool)
+        t = one_hot(t, num_classes=input.shape[1], dtype=torch.uint8)
     t = t.to(x.dtype) if t.is_floating_point() else t.bool()
     if inside is not None:
         t = t.where(inside, torch.zeros((), dtype=t.dtype, device=t.device))
