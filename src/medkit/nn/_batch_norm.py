@@ -75,7 +75,7 @@ def evaluation_affine(norm: nn.Module) -> Affine | None:
     normalisation is not known; both give None.
     """
     known = isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm)
-    if norm.training or not known or is_hooked(norm):
+    if norm.training or not known or not norm.affine or is_hooked(norm):
         return None
     mean, variance = norm.running_mean, norm.running_var
     if mean is None or variance is None:
@@ -99,7 +99,7 @@ def _train(norm: BatchNorm, input: Tensor) -> Tensor:
     """
     mean, old, momentum = norm.running_mean, norm.running_var, norm.momentum
     if mean is None or old is None or momentum is None:
-        raise check.fail("track_running_stats and momentum", "True and a number", str(momentum))
+        raise check.fail("momentum", "a number", momentum)
     updated = old.clone()
     output = F.batch_norm(
         input, mean, updated, norm.weight, norm.bias, training=True, momentum=momentum, eps=norm.eps

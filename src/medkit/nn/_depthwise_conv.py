@@ -81,14 +81,12 @@ class _DepthwiseConv3d(torch.autograd.Function):
         return F.conv3d(image, weight, bias, padding=1, groups=weight.shape[0])
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def setup_context(ctx: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         del output
-        ctx.save_for_backward(*inputs[:2])
+        cast("FunctionCtx", ctx).save_for_backward(*inputs[:2])
 
     @staticmethod
-    def backward(
-        ctx: FunctionCtx, *grads: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: object, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         kept, (grad,) = cast("_Kept", ctx), grads
         image, weight = kept.saved_tensors
         needs_image, needs_weight, needs_bias = kept.needs_input_grad

@@ -20,6 +20,7 @@ def init_weights(module: nn.Module, *, init: Literal["segformer3d", "glorot"]) -
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d | DepthwiseConv):
             _init_layer(part, init=init)
+    for part in module.modules():
         if isinstance(part, SpatialReductionAttention) and init == "glorot":
             for half in part.key_value.weight.chunk(2):
                 nn.init.xavier_uniform_(half)
