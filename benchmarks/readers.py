@@ -93,12 +93,13 @@ def _files(folder: Path) -> dict[str, str]:
     arrays = {"noisy int16": noisy, "zero background int16": stripped, "labels uint8": label}
     paths: dict[str, str] = {}
     for title, array in arrays.items():
-        plain = folder / f"{title.partition(' ')[0]}.nii"
+        name = title.partition(" ")[0]
+        plain = folder / f"plain-{name}.nii"  # of another name: ITK prefers x.nii to x.nii.gz
         nibabel.save(nibabel.Nifti1Image(array.T, np.diag([0.9, 0.9, 0.95, 1])), plain)
-        packed = plain.with_suffix(".nii.gz")
+        packed = folder / f"{name}.nii.gz"
         packed.write_bytes(gzip.compress(plain.read_bytes(), 6))
         paths[f"{title} .nii.gz"] = str(packed)
-    return {**paths, "noisy int16 .nii": str(folder / "noisy.nii")}
+    return {**paths, "noisy int16 .nii": str(folder / "plain-noisy.nii")}
 
 
 def _template(name: str) -> np.ndarray:

@@ -267,6 +267,8 @@ def _too_big() -> Iterator[Bad]:
     yield Bad(
         "voxels at 1 GB of gzip", gzip.compress(nifti(V, {"vox_offset": 1e9})), TruncatedError, ""
     )
+    beyond = gzip.compress(nifti(V, {"vox_offset": 9000}))
+    yield Bad("voxels beyond the end of gzip", beyond, TruncatedError, "voxels must be 120 bytes")
     far = gzip.compress(nifti(V, between=bytes(99_996)))
     close = Limits(max_header_bytes=50_000)
     yield Bad("padding bomb", far, LimitError, "vox_offset", close)
