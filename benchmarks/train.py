@@ -5,9 +5,9 @@
 Three loops do the same work on the same data in one process, in turn: forward, loss, backward,
 norm and clipping, a check that loss and norm are finite, AdamW, a schedule, and the loss read
 back for a log. One is written by hand, one steps with ``Stepper``, one is ``fit``. The network is
-so small (16-32-1, batch 4) that nothing hides the overhead. A row gives the median processor time
-of a batch and of its excess over the hand-written loop in the same round. The second table is the time to
-save and to load a file of weights beside ``torch.save`` and ``torch.load``.
+so small (16-32-1, batch 4) that nothing hides the overhead. A row gives the median processor
+time of a batch and of its excess over the hand-written loop in the same round. The second table
+is the time to save and to load a file of weights beside ``torch.save`` and ``torch.load``.
 """
 
 import argparse

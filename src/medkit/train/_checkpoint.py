@@ -88,15 +88,18 @@ class CheckpointManager:
         check.one_of("mode", mode, ("min", "max"))
         if in_several_processes():
             raise RuntimeError("checkpoints hold runs of one process; save_weights on one of them")
-        self.root = Path(root)
-        self.keep_last = check.integer("keep_last", keep_last, minimum=1)
-        self.keep_best = check.integer("keep_best", keep_best, minimum=0)
-        self.metric, self.mode, self.fsync = metric, mode, fsync
+        self.root: Path = Path(root)
+        self.keep_last: int = check.integer("keep_last", keep_last, minimum=1)
+        self.keep_best: int = check.integer("keep_best", keep_best, minimum=0)
+        self.metric: str | None = metric
+        self.mode: Literal["min", "max"] = mode
+        self.fsync: bool = fsync
         if every_steps is not None:
             check.integer("every_steps", every_steps, minimum=1)
         if every_minutes is not None:
             check.positive("every_minutes", every_minutes)
-        self.every_steps, self.every_minutes = every_steps, every_minutes
+        self.every_steps: int | None = every_steps
+        self.every_minutes: float | None = every_minutes
         self._objects: dict[str, Stateful] = {}
         self._saved_at = time.monotonic()
         self.root.mkdir(parents=True, exist_ok=True)

@@ -52,10 +52,10 @@ class EarlyStopping:
         min_delta: float = 0.0,
     ) -> None:
         check.one_of("mode", mode, ("min", "max"))
-        self.patience = check.integer("patience", patience, minimum=1)
+        self.patience: int = check.integer("patience", patience, minimum=1)
         self.metric = metric
         self.mode: Mode = mode
-        self.min_delta = check.non_negative("min_delta", min_delta)
+        self.min_delta: float = check.non_negative("min_delta", min_delta)
         self.best: float | None = None
         self.num_bad = 0
 
@@ -94,4 +94,4 @@ class EarlyStopping:
             state_dict: As ``state_dict`` gave it.
         """
         self.best = state_dict["best"]
-        self.num_bad = check.integer("num_bad", state_dict["num_bad"], minimum=0)
+        self.num_bad: int = check.integer("num_bad", state_dict["num_bad"], minimum=0)

@@ -105,8 +105,8 @@ class ResumableLoader(Generic[Batch]):
         Args:
             state_dict: As ``state_dict`` gave it, from an equal loader.
         """
-        self.epoch = check.integer("epoch", state_dict["epoch"], minimum=0)
-        self.done = check.integer("done", state_dict["done"], minimum=0)
+        self.epoch: int = check.integer("epoch", state_dict["epoch"], minimum=0)
+        self.done: int = check.integer("done", state_dict["done"], minimum=0)
         self._start = cast("dict[str, Tensor]", state_dict["start"])
         self._set_generators(self._start)
 

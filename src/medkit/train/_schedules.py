@@ -51,9 +51,9 @@ class _ClosedSchedule(LRScheduler, abc.ABC):
         warmup_steps: int,
         warmup_start: float,
     ) -> None:
-        self.total_steps = check.integer("total_steps", total_steps, minimum=1)
-        self.warmup_steps = check.integer("warmup_steps", warmup_steps, minimum=0)
-        self.warmup_start = check.non_negative("warmup_start", warmup_start)
+        self.total_steps: int = check.integer("total_steps", total_steps, minimum=1)
+        self.warmup_steps: int = check.integer("warmup_steps", warmup_steps, minimum=0)
+        self.warmup_start: float = check.non_negative("warmup_start", warmup_start)
         if self.warmup_steps >= self.total_steps:
             raise check.fail("warmup_steps", f"below total_steps ({total_steps})", warmup_steps)
         super().__init__(optimizer)
@@ -95,7 +95,7 @@ class _ClosedSchedule(LRScheduler, abc.ABC):
         Args:
             state_dict: ``{"last_epoch": steps}``; other entries are ignored.
         """
-        self.last_epoch = check.integer("last_epoch", state_dict["last_epoch"], minimum=0)
+        self.last_epoch: int = check.integer("last_epoch", state_dict["last_epoch"], minimum=0)
         self._last_lr = self.get_lr()
         for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
             if isinstance(group["lr"], Tensor):
@@ -156,8 +156,8 @@ class WarmupPoly(_ClosedSchedule):
         power: float = 0.9,
         min_lr: float = 0.0,
     ) -> None:
-        self.power = check.positive("power", power)
-        self.min_lr = check.non_negative("min_lr", min_lr)
+        self.power: float = check.positive("power", power)
+        self.min_lr: float = check.non_negative("min_lr", min_lr)
         super().__init__(
             optimizer, total_steps, warmup_steps=warmup_steps, warmup_start=warmup_start
         )
@@ -213,7 +213,7 @@ class WarmupCosine(_ClosedSchedule):
         warmup_start: float = 0.0,
         alpha: float = 0.0,
     ) -> None:
-        self.alpha = check.fraction("alpha", alpha)
+        self.alpha: float = check.fraction("alpha", alpha)
         super().__init__(
             optimizer, total_steps, warmup_steps=warmup_steps, warmup_start=warmup_start
         )

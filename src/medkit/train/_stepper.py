@@ -129,14 +129,21 @@ class Stepper:
             raise check.fail("clip_value", "None when clip_norm is given", clip_value)
         if isinstance(scheduler, ReduceLROnPlateau):
             raise check.fail("scheduler", "a function of the step", type(scheduler).__name__)
-        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
-        self.accumulate = check.integer("accumulate", accumulate, minimum=1)
-        self.clip_norm = None if clip_norm is None else check.positive("clip_norm", clip_norm)
-        self.clip_value = None if clip_value is None else check.positive("clip_value", clip_value)
-        self.nonfinite, self.max_skips = nonfinite, check.integer("max_skips", max_skips, minimum=0)
+        self.model: nn.Module = model
+        self.optimizer: Optimizer = optimizer
+        self.scheduler: LRScheduler | None = scheduler
+        self.accumulate: int = check.integer("accumulate", accumulate, minimum=1)
+        self.clip_norm: float | None = (
+            None if clip_norm is None else check.positive("clip_norm", clip_norm)
+        )
+        self.clip_value: float | None = (
+            None if clip_value is None else check.positive("clip_value", clip_value)
+        )
+        self.nonfinite: Literal["raise", "skip", "warn"] = nonfinite
+        self.max_skips: int = check.integer("max_skips", max_skips, minimum=0)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.amp = amp if isinstance(amp, AmpPolicy) else AmpPolicy(amp, device=device)
-        self.scaler = self.amp.make_scaler()
+        self.amp: AmpPolicy = amp if isinstance(amp, AmpPolicy) else AmpPolicy(amp, device=device)
+        self.scaler: GradScaler | None = self.amp.make_scaler()
         self.num_steps: int = 0
         self.num_skipped: int = 0
         self._skips_in_a_row: int = 0

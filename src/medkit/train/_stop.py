@@ -40,7 +40,7 @@ class StopSignal:
     def __init__(
         self, *, signals: Sequence[signal.Signals] = DEFAULT_SIGNALS, check_every: int = 1
     ) -> None:
-        self.check_every = check.integer("check_every", check_every, minimum=1)
+        self.check_every: int = check.integer("check_every", check_every, minimum=1)
         self._signals = tuple(signals)
         self._previous: dict[signal.Signals, _Handler | int | None] = {}
         self._received = self._agreed = False

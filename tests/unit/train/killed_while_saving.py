@@ -128,8 +128,8 @@ def main() -> None:
         outcomes.append(len(found) == 1)
         version = int(found.pop()) + 1
     save(kind, folder, version)
-    hidden = [path.name for path in folder.iterdir() if path.name.startswith(".")]
-    sys.stdout.write(json.dumps({"phases": phase - 1, "outcomes": outcomes, "left": hidden}))
+    left = [path.name for path in folder.iterdir() if path.name.startswith((".", "damaged"))]
+    sys.stdout.write(json.dumps({"phases": phase - 1, "outcomes": outcomes, "left": left}))
 
 
 if __name__ == "__main__":

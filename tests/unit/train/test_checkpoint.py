@@ -6,6 +6,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -310,10 +312,8 @@ def test_another_machine_is_warned_of(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_leftovers_of_a_killed_save_are_cleared_at_the_start(tmp_path: Path) -> None:
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        child = process.pid
     (tmp_path / f".step_000000003.{_commit._HOST}-{child}.tmp").mkdir()
 
     CheckpointManager(tmp_path)

@@ -255,10 +255,8 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_a_dead_process_are_cleared_and_others_are_not(tmp_path: Path) -> None:
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        child = process.pid
     host = _commit._HOST
     dead, alive = tmp_path / f".w.pt.{host}-{child}.tmp", tmp_path / f".w.pt.{host}-1.tmp"
     elsewhere, other = (
