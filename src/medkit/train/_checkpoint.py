@@ -92,7 +92,7 @@ class CheckpointManager:
         self.keep_last: int = check.integer("keep_last", keep_last, minimum=1)
         self.keep_best: int = check.integer("keep_best", keep_best, minimum=0)
         self.metric: str | None = metric
-        self.mode: Literal["min", "max"] = mode
+        self.mode: Mode = mode
         self.fsync: bool = fsync
         if every_steps is not None:
             check.integer("every_steps", every_steps, minimum=1)

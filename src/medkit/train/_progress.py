@@ -39,7 +39,7 @@ class Progress:
         show: bool | None = None,
         every_s: float = 1.0,
     ) -> None:
-        self.done = check.integer("initial", initial, minimum=0)
+        self.done: int = check.integer("initial", initial, minimum=0)
         self.every_s: float = check.non_negative("every_s", every_s)
         shown = sys.stderr.isatty() if show is None else show
         self._next = 0.0

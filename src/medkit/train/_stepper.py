@@ -143,7 +143,7 @@ class Stepper:
         self.max_skips: int = check.integer("max_skips", max_skips, minimum=0)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         self.amp: AmpPolicy = amp if isinstance(amp, AmpPolicy) else AmpPolicy(amp, device=device)
-        self.scaler: GradScaler | None = self.amp.make_scaler()
+        self.scaler: torch.amp.GradScaler | None = self.amp.make_scaler()
         self.num_steps: int = 0
         self.num_skipped: int = 0
         self._skips_in_a_row: int = 0

@@ -9,7 +9,7 @@ from medkit._core import check
 
 from ._agreement import any_process
 
-DEFAULT_SIGNALS = tuple(
+_DEFAULT_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
 )
 _Handler = Callable[[int, FrameType | None], object]
@@ -25,7 +25,7 @@ class StopSignal:
     Ctrl-C that a terminal sends to all.
 
     Args:
-        signals: Which signals ask to stop.
+        signals: Which signals ask to stop; None hears SIGTERM, SIGUSR1 and SIGINT (Ctrl-C).
         check_every: In a run of several processes, ask the others only on every so-many-th call.
 
     Example:
@@ -38,10 +38,10 @@ class StopSignal:
     """
 
     def __init__(
-        self, *, signals: Sequence[signal.Signals] = DEFAULT_SIGNALS, check_every: int = 1
+        self, *, signals: Sequence[signal.Signals] | None = None, check_every: int = 1
     ) -> None:
         self.check_every: int = check.integer("check_every", check_every, minimum=1)
-        self._signals = tuple(signals)
+        self._signals = _DEFAULT_SIGNALS if signals is None else tuple(signals)
         self._previous: dict[signal.Signals, _Handler | int | None] = {}
         self._received = self._agreed = False
         self._calls = 0
