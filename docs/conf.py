@@ -1,4 +1,4 @@
-"""Sphinx configuration: API pages from docstrings, guides in Markdown, a gallery that is executed."""
+"""Sphinx: API pages from docstrings, guides in Markdown, a gallery that is executed."""
 
 import os
 
@@ -10,7 +10,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 project = "medkit"
 author = "The medkit authors"
-copyright = f"2026, {author}"
+project_copyright = f"2026, {author}"
 release = version = medkit.__version__
 
 extensions = [

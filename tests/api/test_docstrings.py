@@ -91,6 +91,8 @@ def _argument_names(thing: Callable[..., object]) -> list[str]:
         and "__init__" not in vars(thing)
     ):
         return []
+    if getattr(thing, "_is_protocol", False):
+        return []
     try:
         parameters = inspect.signature(thing).parameters
     except ValueError:

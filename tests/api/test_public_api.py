@@ -12,6 +12,16 @@ from api import surface
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
 CALLABLES = dict(surface.public_callables())
 DATA_ARGUMENTS = 4
+FIRST_TWO_OF_A_NETWORK = {"in_channels", "num_classes"}
+AS_TORCH_SCATTER = frozenset({"dim", "dim_size"})
+BY_POSITION = {
+    "ops.scatter_max": AS_TORCH_SCATTER,
+    "ops.scatter_mean": AS_TORCH_SCATTER,
+    "ops.scatter_min": AS_TORCH_SCATTER,
+    "ops.scatter_sum": AS_TORCH_SCATTER,
+    "nn.DropPath": {"rate"},  # as torch.nn.Dropout
+    "plot.overlay": {"maps"},  # data that may be left out
+}
 
 
 def test_public_api_is_the_recorded_one() -> None:
@@ -47,23 +57,24 @@ def test_options_are_keyword_only(name: str) -> None:
 
 
 def _may_stand_by_position(name: str, optional: list[str]) -> bool:
-    """Allow fields of records, and the two arguments every network begins with."""
+    """Allow fields of records, the first two arguments of a network, and stated exceptions."""
     thing = CALLABLES[name]
     is_record = inspect.isclass(thing) and (
         issubclass(thing, tuple) or hasattr(thing, "__dataclass_fields__")
     )
-    return (
-        is_record or set(optional) <= {"in_channels", "num_classes"} or issubclass_of_error(thing)
-    )
+    allowed = BY_POSITION.get(name, FIRST_TWO_OF_A_NETWORK)
+    return is_record or _is_error(thing) or set(optional) <= allowed
 
 
-def issubclass_of_error(thing: object) -> bool:
+def _is_error(thing: object) -> bool:
     """Return whether a public object is an exception, whose arguments are its message."""
     return inspect.isclass(thing) and issubclass(thing, BaseException)
 
 
 def _parameters(thing: Callable[..., object]) -> list[inspect.Parameter]:
-    if issubclass_of_error(thing) and "__init__" not in vars(thing):
+    if _is_error(thing) and "__init__" not in vars(thing):
+        return []
+    if getattr(thing, "_is_protocol", False):
         return []
     try:
         return [

@@ -116,7 +116,7 @@ class VolumeDataset(Dataset[Item]):
                 rule = "a mapping with 'image' and perhaps 'label' and 'id'"
                 raise check.fail(f"cases[{index}]", rule, sorted(case))
         self._cases = [dict(case) for case in cases]
-        self.ids = _names(self._cases)
+        self.ids: tuple[str, ...] = _names(self._cases)
         self._prepare = prepare
         self._cache: dict[int, Case] | None = {} if cache else None
         self._tolerance = check.non_negative("tolerance", tolerance)

@@ -100,8 +100,8 @@ class ForegroundPatchSampler:
         without_foreground: Literal["error", "uniform"] = "error",
     ) -> None:
         check.one_of("without_foreground", without_foreground, ("error", "uniform"))
-        self.probability = check.fraction("probability", probability)
-        self.classes = None if classes is None else tuple(classes)
+        self.probability: float = check.fraction("probability", probability)
+        self.classes: tuple[int, ...] | None = None if classes is None else tuple(classes)
         self.ignore_index = ignore_index
         self.without_foreground: Literal["error", "uniform"] = without_foreground
 

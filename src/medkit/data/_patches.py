@@ -69,9 +69,11 @@ class PatchDataset(Dataset[Item]):
         seed: int = 0,
     ) -> None:
         sizes = check.per_axis("patch_size", patch_size, 3)
-        self.patch_size = tuple(check.integer("patch_size", n, minimum=1) for n in sizes)
-        self.patches_per_case = check.integer("patches_per_case", patches_per_case, minimum=1)
-        self.seed = check.integer("seed", seed, minimum=0)
+        self.patch_size: tuple[int, ...] = tuple(
+            check.integer("patch_size", n, minimum=1) for n in sizes
+        )
+        self.patches_per_case: int = check.integer("patches_per_case", patches_per_case, minimum=1)
+        self.seed: int = check.integer("seed", seed, minimum=0)
         self._dataset = dataset
         self._pad_value = pad_value
         self._pad_label = pad_label

@@ -256,7 +256,7 @@ class CrossEntropyLoss(VoxelLoss):
             reduction=reduction,
         )
         _check_options(reduction, top_k)
-        self.label_smoothing = check.fraction("label_smoothing", label_smoothing)
+        self.label_smoothing: float = check.fraction("label_smoothing", label_smoothing)
         self.top_k = top_k
 
     def forward(

@@ -165,7 +165,7 @@ class DiceLoss(VoxelLoss):
         check.one_of("absent", absent, ABSENT)
         self.absent: Absent = absent
         self.batch = batch
-        self.smooth = check.non_negative("smooth", smooth)
+        self.smooth: float = check.non_negative("smooth", smooth)
 
     def forward(
         self,

@@ -131,9 +131,9 @@ class SkeletonLoss(nn.Module):
         self.register_buffer("class_weight", class_weight, persistent=False)
         self.absent: Absent = absent
         self.batch = batch
-        self.smooth = check.non_negative("smooth", smooth)
+        self.smooth: float = check.non_negative("smooth", smooth)
         self.reduction: Reduction = reduction
-        self.iterations = check.integer("iterations", iterations, minimum=0)
+        self.iterations: int = check.integer("iterations", iterations, minimum=0)
 
     def extra_repr(self) -> str:
         """Return the options."""

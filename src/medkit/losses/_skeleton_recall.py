@@ -198,7 +198,7 @@ class SkeletonRecallLoss(SkeletonLoss):
             reduction=reduction,
             iterations=iterations,
         )
-        self.tube_radius = check.integer("tube_radius", tube_radius, minimum=0)
+        self.tube_radius: int = check.integer("tube_radius", tube_radius, minimum=0)
 
     def forward(
         self,

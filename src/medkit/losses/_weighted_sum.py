@@ -59,7 +59,7 @@ class WeightedSum(nn.Module):
             raise check.fail("losses", "at least one named loss", losses)
         self.weights: dict[str, float] = {}
         self.functions: dict[str, Loss] = {}
-        self.losses = nn.ModuleDict()
+        self.losses: nn.ModuleDict = nn.ModuleDict()
         for name, (weight, loss) in losses.items():
             if not callable(loss):
                 raise TypeError(f"losses[{name!r}] must be (weight, loss); got {loss!r} as loss")

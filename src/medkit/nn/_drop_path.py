@@ -36,7 +36,7 @@ class DropPath(nn.Module):
 
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
-        self.rate = check.fraction("rate", rate, below_one=True)
+        self.rate: float = check.fraction("rate", rate, below_one=True)
 
     def forward(self, input: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
         """Return the branch with dropped samples set to zero and the others divided by 1 - rate.

@@ -68,9 +68,9 @@ class MixTransformer(nn.Module):
             mlp_ratios=mlp_ratios,
         )
         rules = numerics(profile, norm_eps=norm_eps, drop_path_rate=drop_path_rate)
-        self.in_channels = check.integer("in_channels", in_channels, minimum=1)
-        self.embed_dims = sizes.embed_dims
-        self.minimum_size = _minimum_size(sizes.sr_ratios)
+        self.in_channels: int = check.integer("in_channels", in_channels, minimum=1)
+        self.embed_dims: PerStage = sizes.embed_dims
+        self.minimum_size: int = _minimum_size(sizes.sr_ratios)
         self.checkpoint = checkpoint
         self._add_embeddings(sizes.embed_dims, rules.norm_eps, device, dtype)
         self._add_blocks(sizes, rules, device, dtype)

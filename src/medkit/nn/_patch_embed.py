@@ -32,7 +32,7 @@ class PatchEmbed(nn.Module):
         if kernel % 2 == 0:
             raise check.fail("kernel_size", "odd", kernel_size)
         conv = nn.Conv3d if self.spatial_dims == 3 else nn.Conv2d
-        self.patch_embeddings = conv(
+        self.patch_embeddings: nn.Conv2d | nn.Conv3d = conv(
             check.integer("in_channels", in_channels, minimum=1),
             check.integer("embed_dim", embed_dim, minimum=1),
             kernel,
@@ -45,7 +45,7 @@ class PatchEmbed(nn.Module):
             _in_channels_last_memory(self.patch_embeddings.weight.detach())
         )
         eps = check.positive("norm_eps", norm_eps)
-        self.norm = nn.LayerNorm(embed_dim, eps=eps, device=device, dtype=dtype)
+        self.norm: nn.LayerNorm = nn.LayerNorm(embed_dim, eps=eps, device=device, dtype=dtype)
 
     def forward(
         self, input: Float[Tensor, "batch in_channels *size"]

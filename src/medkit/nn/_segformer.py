@@ -43,7 +43,7 @@ class SegFormer(nn.Module):
     ) -> None:
         super().__init__()
         encoder = MixTransformer3D if self.spatial_dims == 3 else MixTransformer2D
-        self.segformer_encoder = encoder(
+        self.segformer_encoder: MixTransformer2D | MixTransformer3D = encoder(
             in_channels,
             variant=variant,
             embed_dims=embed_dims,
@@ -63,7 +63,7 @@ class SegFormer(nn.Module):
         batch_norm = make_batch_norm(
             dim, spatial_dims=self.spatial_dims, numerics=rules, device=device, dtype=dtype
         )
-        self.segformer_decoder = SegFormerDecoder(
+        self.segformer_decoder: SegFormerDecoder = SegFormerDecoder(
             self.segformer_encoder.embed_dims,
             dim,
             check.integer("num_classes", num_classes, minimum=1),

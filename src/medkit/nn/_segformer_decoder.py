@@ -30,8 +30,8 @@ class LinearEmbed(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.proj = nn.Linear(in_channels, dim, device=device, dtype=dtype)
-        self.bn = nn.LayerNorm(dim, eps=norm_eps, device=device, dtype=dtype)
+        self.proj: nn.Linear = nn.Linear(in_channels, dim, device=device, dtype=dtype)
+        self.bn: nn.LayerNorm = nn.LayerNorm(dim, eps=norm_eps, device=device, dtype=dtype)
 
     def forward(self, input: Float[Tensor, "*rest channel"]) -> Float[Tensor, "*rest dim"]:
         """Return the embedded level, channels last."""
@@ -91,15 +91,20 @@ class SegFormerDecoder(nn.Module):
             LinearEmbed(channels, dim, norm_eps=norm_eps, device=device, dtype=dtype)
             for channels in in_channels
         )
-        self.linear_c4, self.linear_c3, self.linear_c2, self.linear_c1 = c4, c3, c2, c1
+        self.linear_c4: LinearEmbed = c4
+        self.linear_c3: LinearEmbed = c3
+        self.linear_c2: LinearEmbed = c2
+        self.linear_c1: LinearEmbed = c1
         conv = nn.Conv3d if spatial_dims == 3 else nn.Conv2d
-        self.linear_fuse = nn.Sequential(
+        self.linear_fuse: nn.Sequential = nn.Sequential(
             conv(4 * dim, dim, 1, bias=False, device=device, dtype=dtype),
             batch_norm,
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
         )
-        self.linear_pred = conv(dim, num_classes, 1, device=device, dtype=dtype)
+        self.linear_pred: nn.Conv2d | nn.Conv3d = conv(
+            dim, num_classes, 1, device=device, dtype=dtype
+        )
 
     def forward(self, pyramid: Pyramid) -> Float[Tensor, "batch num_classes *grid"]:
         """Return the logits on the grid of the finest level."""
