@@ -1,7 +1,7 @@
 """A run that a signal may end.
 
-Run as ``interrupted_fit.py <folder> <seconds per batch>``; writes a line when it is under way,
-and one with the reason at the end.
+Run as ``interrupted_fit.py <folder> <seconds per batch> <workers>``; writes a line when under
+way, and one with the reason at the end.
 """
 
 import sys
@@ -24,11 +24,11 @@ from medkit.train import (
 EPOCHS = 4
 
 
-def make() -> tuple[nn.Module, DataLoader[dict[str, Tensor]], Stepper]:
+def make(workers: int = 0) -> tuple[nn.Module, DataLoader[dict[str, Tensor]], Stepper]:
     seed_everything(3)
     x = torch.randn(26, 4)
     data = [{"image": a, "label": (a.sum(0, keepdim=True) > 0).float()} for a in x]
-    loader = DataLoader(data, batch_size=4, shuffle=True)  # type: ignore[arg-type]  a list will do
+    loader = DataLoader(data, batch_size=4, shuffle=True, num_workers=workers)  # type: ignore[arg-type]  a list will do
     model = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Dropout(0.3), nn.Linear(16, 1))
     optimizer = torch.optim.AdamW(param_groups(model, 1e-2), lr=1e-2)
     schedule = WarmupCosine(optimizer, EPOCHS * 4, warmup_steps=3)
@@ -41,7 +41,7 @@ def loss_fn(output: Tensor, target: Tensor) -> Tensor:
 
 def main() -> None:
     folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
-    model, loader, stepper = make()
+    model, loader, stepper = make(int(sys.argv[3]))
 
     def slow_loss(output: Tensor, target: Tensor) -> Tensor:
         time.sleep(seconds)

@@ -177,16 +177,24 @@ def test_a_run_killed_between_checkpoints_ends_in_the_same_bits(tmp_path: Path) 
     assert list(result.history.rows()) == list(whole.history.rows())
 
 
-def test_ctrl_c_ends_the_program_cleanly_with_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_ends_the_program_cleanly_with_a_checkpoint_to_go_on_from(
+    tmp_path: Path, workers: int
+) -> None:
     whole, weights = _train()
-    command = [sys.executable, str(SCRIPT), str(tmp_path), "0.05"]
+    command = [sys.executable, str(SCRIPT), str(tmp_path), "0.05", str(workers)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "under way\n"
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, workers included
         output, errors = process.communicate(timeout=60)
 
     assert (process.returncode, errors) == (0, "")
