@@ -1,6 +1,7 @@
 """Real files are read as nibabel and SimpleITK read them; damage and options behave as said."""
 
 import gzip
+import tracemalloc
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -143,3 +144,27 @@ def test_voxels_belong_to_the_reader(tmp_path: Path) -> None:
     read(path).data.fill_(1)
 
     assert read(path).data.sum() == 0
+
+
+def test_the_file_that_was_asked_for_is_read(tmp_path: Path) -> None:
+    asked = tmp_path / "v.nii.gz"
+    asked.write_bytes(gzip.compress(nifti(np.ones((3, 4, 5), "i2"))))
+    (tmp_path / "v.nii").write_bytes(nifti(np.zeros((3, 4, 5), "i2")))  # which ITK would read
+
+    assert read(asked).data.unique().tolist() == [1]
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_reading_needs_little_more_memory_than_the_voxels(compress, tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(0, 9, (64, 256, 256)).astype(">i2")
+    path = tmp_path / "v.nii"
+    path.write_bytes(compress(nifti(voxels, order=">")))
+    read(path)
+    tracemalloc.start()
+
+    v = read(path)
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(v.data[0].numpy(), voxels)
+    assert peak < 1.4 * voxels.nbytes
