@@ -1,13 +1,13 @@
 """Comparison of numbers with one table of tolerances."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, SupportsFloat
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Numbers = Tensor | np.ndarray | float | int | Sequence[float | int]
+Numbers = Tensor | np.ndarray | SupportsFloat | Sequence[SupportsFloat | Sequence[SupportsFloat]]
 
 
 class Tolerance(NamedTuple):
@@ -89,13 +89,9 @@ def assert_close(
 def _as_tensor(numbers: Numbers) -> Tensor:
     if isinstance(numbers, Tensor):
         return numbers.detach().cpu()
-    if isinstance(numbers, np.ndarray):
-        return torch.as_tensor(np.ascontiguousarray(numbers))
-    return torch.tensor(numbers, dtype=None if _is_integral(numbers) else torch.float64)
-
-
-def _is_integral(numbers: object) -> bool:
-    return np.asarray(numbers).dtype.kind in "biu"
+    array = np.asarray(numbers)
+    is_exact = isinstance(numbers, np.ndarray | np.generic) or array.dtype.kind in "biu"
+    return torch.as_tensor(array.copy(order="C") if is_exact else array.astype(np.float64))
 
 
 def _tolerance(left: Tensor, right: Tensor) -> Tolerance:
