@@ -248,7 +248,7 @@ def _means(
 def _of_nodes(targets: Tensor, groups: NodeGroups, dtype: torch.dtype, *, may_read: bool) -> Tensor:
     """Return the one target that all nodes of a group have, NaN or an error if they differ."""
     targets = targets.detach()
-    by_slot = targets.new_zeros(groups.size).scatter(0, groups.slots, targets)
+    by_slot = groups.member_of(targets)
     wrong = targets != by_slot.index_select(0, groups.slots)
     if not may_read:
         number = slot_sums(wrong.int(), groups.slots, groups.size)

@@ -47,6 +47,13 @@ class NodeGroups(NamedTuple):
             return segment_sum(values, self.slots, lengths=self.counts)
         return self.pick(slot_sums(values, self.slots, self.size))
 
+    def member_of(self, values: Tensor) -> Tensor:
+        """Return for each slot the value of one of its members, anything for an empty one."""
+        if self.in_runs and values.numel():
+            first = self.counts.cumsum(0) - self.counts
+            return values.index_select(0, first.clamp(max=values.shape[0] - 1))
+        return values.new_zeros(self.size).scatter_(0, self.slots, values)
+
     def id_of(self, slot: int) -> int:
         """Return the id of the group in a slot."""
         if self.ids is None:
@@ -67,15 +74,17 @@ def node_groups(
         may_read: Whether values may be read to choose a way and to check, which stalls a GPU.
     """
     ids = group_ids.long()
-    if may_read and num_groups is not None:
-        _check_range(ids, num_groups)
-    if may_read:
-        runs = _runs(ids, num_groups)
-        if runs is not None:
-            return runs
-    if num_groups is not None:
+    runs = _runs(ids, num_groups) if may_read else None
+    if runs is not None:
+        return runs
+    if num_groups is None:
+        return _compact(ids) if may_read else _ranked(ids, at_most)
+    try:
         return NodeGroups(ids, num_groups, _counts(ids, num_groups))
-    return _compact(ids) if may_read else _ranked(ids, at_most)
+    except (RuntimeError, ValueError):  # the sum has met an id that is out of range
+        if may_read:
+            _check_range(int(ids.min()), int(ids.max()), num_groups)
+        raise
 
 
 def slot_sums(values: Tensor, slots: Tensor, size: int) -> Tensor:
@@ -84,7 +93,7 @@ def slot_sums(values: Tensor, slots: Tensor, size: int) -> Tensor:
     if values.device.type != "cpu" or length < _ROWS * size:
         return scatter_sum(values, slots, 0, size)
     whole = length - length % _ROWS
-    table = values.new_zeros(_ROWS, size).scatter_add(
+    table = values.new_zeros(_ROWS, size).scatter_add_(
         1, slots[:whole].reshape(_ROWS, -1), values[:whole].reshape(_ROWS, -1)
     )
     total = table.sum(0, dtype=values.dtype)
@@ -96,10 +105,7 @@ def _counts(slots: Tensor, size: int) -> Tensor:
     return slot_sums(one.expand(slots.shape), slots, size)
 
 
-def _check_range(ids: Tensor, num_groups: int) -> None:
-    if not ids.numel():
-        return
-    low, high = (int(bound) for bound in ids.aminmax())
+def _check_range(low: int, high: int, num_groups: int) -> None:
     if low < 0 or high >= num_groups:
         rule = f"in [0, num_groups {num_groups})"
         raise check.fail("group_ids", rule, f"values from {low} to {high}")
@@ -114,6 +120,8 @@ def _runs(ids: Tensor, num_groups: int | None) -> NodeGroups | None:
     if bool((names[1:] < names[:-1]).any()):
         return None
     if num_groups is not None:
+        if names.numel():
+            _check_range(int(names[0]), int(names[-1]), num_groups)
         counts = lengths.new_zeros(num_groups).scatter(0, names, lengths)
         return NodeGroups(ids, num_groups, counts, in_runs=True)
     number = names.shape[0]

@@ -193,8 +193,18 @@ class Grouping(NamedTuple):
     size: int
 
 
-def group_by(src: Tensor, index: Tensor, dim: int, dim_size: int | None) -> Grouping:
-    """Check the arguments of a reduction and bring its index to one form."""
+def group_by(
+    src: Tensor, index: Tensor, dim: int, dim_size: int | None, *, in_range: bool = False
+) -> Grouping:
+    """Check the arguments of a reduction and bring its index to one form.
+
+    Args:
+        src: Values.
+        index: Group of each value.
+        dim: Axis to reduce.
+        dim_size: Number of groups, or None.
+        in_range: Whether the index is known to lie below ``dim_size``.
+    """
     if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
         raise TypeError(f"index must be of an integer type; got {index.dtype}")
     if src.dtype == torch.bool:
@@ -213,7 +223,7 @@ def group_by(src: Tensor, index: Tensor, dim: int, dim_size: int | None) -> Grou
             f"{tuple(src.shape)} after adding axes at its end and repeating axes of length one",
             f"shape {tuple(index.shape)}",
         )
-    size = _size(index, dim_size)
+    size = dim_size if in_range and dim_size is not None else _size(index, dim_size)
     full = (*shape[:dim], src.shape[dim], *shape[dim + 1 :])
     return Grouping(index.long().reshape(shape).expand(full), dim, size)
 
@@ -245,7 +255,7 @@ def add_up(src: Tensor, groups: Grouping) -> Tensor:
     """Return the sums of groups, in the type they accumulate in."""
     values = src.to(accumulation_dtype(src))
     index = groups.group.expand(src.shape)
-    return values.new_zeros(_shape(src, groups)).scatter_add(groups.dim, index, values)
+    return values.new_zeros(_shape(src, groups)).scatter_add_(groups.dim, index, values)
 
 
 def group_sizes(groups: Grouping) -> Tensor:
@@ -255,7 +265,7 @@ def group_sizes(groups: Grouping) -> Tensor:
         index, dim = index.flatten(), 0
     one = torch.ones((), dtype=torch.int64, device=index.device).expand(index.shape)
     zeros = one.new_zeros((groups.size,) if index.ndim == 1 else shape)
-    return zeros.scatter_add(dim, index, one).reshape(shape)
+    return zeros.scatter_add_(dim, index, one).reshape(shape)
 
 
 def divide(total: Tensor, count: Tensor) -> Tensor:

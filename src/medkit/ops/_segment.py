@@ -131,16 +131,15 @@ def _segments(
         raise check.fail("index", "of one axis", f"shape {tuple(index.shape)}")
     trusted = lengths is None or not lengths.numel()  # torch cannot check no lengths at all
     if lengths is None:
-        groups = group_by(src, index, dim, dim_size)
-        _check_sorted(index, groups.size)
+        groups = group_by(src, index, dim, _sorted_size(index, dim_size), in_range=True)
         edges = torch.arange(groups.size + 1, device=index.device)
         lengths = torch.searchsorted(groups.group.flatten(), edges).diff()
     else:
-        groups = group_by(src, index, dim, lengths.shape[0] if dim_size is None else dim_size)
-        if tuple(lengths.shape) != (groups.size,):
-            raise check.fail(
-                "lengths", f"of shape ({groups.size},)", f"shape {tuple(lengths.shape)}"
-            )
+        size = lengths.shape[0]
+        if lengths.ndim != 1 or dim_size not in {None, size}:
+            rule = "of one axis" if dim_size is None else f"of shape ({dim_size},)"
+            raise check.fail("lengths", rule, f"shape {tuple(lengths.shape)}")
+        groups = group_by(src, index, dim, size, in_range=True)
     if not src.is_floating_point():  # torch.segment_reduce has no other types
         total = add_up(src, groups)
         return divide(total, group_sizes(groups)).to(src.dtype) if mean else total
@@ -151,12 +150,17 @@ def _segments(
     return total.movedim(0, groups.dim).to(src.dtype)
 
 
-def _check_sorted(index: Tensor, size: int) -> None:
-    if torch.compiler.is_compiling() or not index.numel():
-        return
-    falls = bool((index[1:] < index[:-1]).any())
-    first, last = int(index[0]), int(index[-1])
-    if falls:
+def _sorted_size(index: Tensor, dim_size: int | None) -> int:
+    """Return the number of groups; raise if the index falls or leaves it."""
+    size = None if dim_size is None else check.integer("dim_size", dim_size, minimum=0)
+    if not index.numel():
+        return size or 0
+    if size is not None and torch.compiler.is_compiling():
+        return size
+    if bool((index[1:] < index[:-1]).any()):
         raise check.fail("index", "in order (scatter_mean takes any order)", "an index that falls")
-    if first < 0 or last >= size:
-        raise check.fail("index", f"in [0, dim_size {size})", f"values from {first} to {last}")
+    first, last = int(index[0]), int(index[-1])
+    if first < 0 or (size is not None and last >= size):
+        rule = "zero or above" if size is None else f"in [0, dim_size {size})"
+        raise check.fail("index", rule, f"values from {first} to {last}")
+    return last + 1 if size is None else size
