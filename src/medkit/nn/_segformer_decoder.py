@@ -14,6 +14,7 @@ from medkit.nn._batch_norm import evaluation_affine
 from medkit.nn._layout import channels_first, channels_last
 from medkit.nn._linear_resize import add_resized
 from medkit.nn._mix_transformer import Pyramid
+from medkit.nn._pointwise_conv import PointwiseConv
 from medkit.nn._precision import at_least_float32, without_autocast
 
 
@@ -102,8 +103,8 @@ class SegFormerDecoder(nn.Module):
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
         )
-        self.linear_pred: nn.Conv2d | nn.Conv3d = conv(
-            dim, num_classes, 1, device=device, dtype=dtype
+        self.linear_pred = PointwiseConv(
+            dim, num_classes, spatial_dims=spatial_dims, device=device, dtype=dtype
         )
 
     def forward(self, pyramid: Pyramid) -> Float[Tensor, "batch num_classes *grid"]:

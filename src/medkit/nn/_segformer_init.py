@@ -6,7 +6,11 @@ from typing import Literal
 from torch import nn
 
 from medkit.nn._depthwise_conv import DepthwiseConv
+from medkit.nn._pointwise_conv import PointwiseConv
 from medkit.nn._spatial_reduction_attention import SpatialReductionAttention
+
+Layer = nn.Linear | nn.Conv2d | nn.Conv3d | DepthwiseConv | PointwiseConv
+LAYERS = (nn.Linear, nn.Conv2d, nn.Conv3d, DepthwiseConv, PointwiseConv)
 
 
 def init_weights(module: nn.Module, *, init: Literal["segformer3d", "glorot"]) -> None:
@@ -18,7 +22,7 @@ def init_weights(module: nn.Module, *, init: Literal["segformer3d", "glorot"]) -
     where key and value are two layers.
     """
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d | DepthwiseConv):
+        if isinstance(part, LAYERS):
             _init_layer(part, init=init)
     for part in module.modules():
         if isinstance(part, SpatialReductionAttention) and init == "glorot":
@@ -27,7 +31,7 @@ def init_weights(module: nn.Module, *, init: Literal["segformer3d", "glorot"]) -
 
 
 def _init_layer(
-    layer: nn.Linear | nn.Conv2d | nn.Conv3d | DepthwiseConv,
+    layer: Layer,
     *,
     init: Literal["segformer3d", "glorot"],
 ) -> None:
@@ -37,7 +41,7 @@ def _init_layer(
         nn.init.trunc_normal_(layer.weight, std=0.02)
     else:
         out_channels, _, *kernel = layer.weight.shape
-        groups = out_channels if isinstance(layer, DepthwiseConv) else layer.groups
+        groups = out_channels if isinstance(layer, DepthwiseConv) else 1
         fan_out = out_channels * math.prod(kernel) / groups
         nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
     if layer.bias is not None:

@@ -210,7 +210,7 @@ def test_arguments_replace_their_part_of_a_variant() -> None:
     encoder = model.segformer_encoder
     assert encoder.embed_dims == (64, 128, 320, 512)
     assert [len(encoder.get_submodule(f"tf_block{stage}")) for stage in range(1, 5)] == [1] * 4
-    assert model.segformer_decoder.linear_pred.in_channels == 32
+    assert model.segformer_decoder.linear_pred.weight.shape[1] == 32
 
 
 def test_profiles_change_no_shape() -> None:
