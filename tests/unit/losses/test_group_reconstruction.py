@@ -290,6 +290,19 @@ def test_errors_name_what_is_wrong(change: dict, message: str) -> None:
         group_reconstruction_loss(**{**arguments, **change})
 
 
+@pytest.mark.parametrize("times", [1, 50])
+@pytest.mark.parametrize("ids", [[0, 1, 4], [4, 1, 0], [-1, 2, 1], [3, -1, 0]])
+def test_ids_out_of_range_are_named_in_any_order_and_number(ids: list[int], times: int) -> None:
+    ids = torch.tensor(ids).repeat_interleave(times)
+
+    with pytest.raises(
+        ValueError, match=rf"in \[0, num_groups 3\); got values from {ids.min()} to"
+    ):
+        group_reconstruction_loss(
+            torch.zeros(len(ids)), torch.zeros(3), ids, num_groups=3, targets_per="group"
+        )
+
+
 @pytest.mark.parametrize("name", ["reduction", "targets_per"])
 @pytest.mark.usefixtures("_unchecked_shapes")
 def test_unknown_words_are_named(name: str) -> None:

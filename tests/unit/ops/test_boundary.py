@@ -1,7 +1,9 @@
 """Boundaries, masks and probabilities of layers against loops, enumeration and closed forms."""
 
 import itertools
+from collections.abc import Iterator
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,14 @@ from medkit.ops import (
 from medkit.testing import assert_close
 
 NAN = torch.nan
+
+
+@pytest.fixture
+def _unchecked_shapes() -> Iterator[None]:
+    """Let wrong types through the annotations, to reach the checks that users have."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def mask_by_hand(boundaries: np.ndarray, height: int) -> np.ndarray:
@@ -107,10 +117,13 @@ def test_boundaries_are_found_as_by_hand(ignored: float, missing: str) -> None:
     assert_close(rows, expected)
 
 
-def test_the_first_layer_may_begin_at_the_top() -> None:
+@pytest.mark.parametrize("ignore_index", [None, 255])
+def test_the_first_layer_may_begin_at_the_top(ignore_index: int | None) -> None:
     mask = torch.tensor([[1], [2], [2]])
 
-    assert mask_to_boundaries(mask, num_classes=3).tolist() == [[0.0], [1.0]]
+    rows = mask_to_boundaries(mask, num_classes=3, ignore_index=ignore_index)
+
+    assert rows.tolist() == [[0.0], [1.0]]
 
 
 def test_a_column_of_nothing_known_has_no_boundary() -> None:
@@ -145,6 +158,8 @@ def test_masks_refuse_what_they_cannot_mean() -> None:
         boundaries_to_mask(torch.zeros(2, 3), height=0)
     with pytest.raises(ValueError, match=r"mask must be in \[0, 2\).*from 0 to 2"):
         mask_to_boundaries(torch.tensor([[0], [2]]), num_classes=2)
+    with pytest.raises(ValueError, match=r"mask must be in \[0, 2\); got values from 0 to 255"):
+        mask_to_boundaries(torch.tensor([[0], [255]]), num_classes=2, ignore_index=None)
     with pytest.raises(ValueError, match="num_classes must be at least 2; got 1"):
         mask_to_boundaries(torch.tensor([[0]]), num_classes=1)
 
@@ -391,8 +406,11 @@ def test_nan_stays_in_its_column() -> None:
         assert not rows[:, [0, 2]].isnan().any()
 
 
+@pytest.mark.usefixtures("_unchecked_shapes")
 def test_probabilities_that_are_none_are_named() -> None:
     with pytest.raises(ValueError, match="two channels or more; got shape"):
         boundaries_from_probabilities(torch.ones(1, 4, 4))
+    with pytest.raises(TypeError, match="p must be floating point"):
+        boundaries_from_probabilities(torch.ones(2, 4, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match="temperature must be positive; got 0"):
         boundaries_from_probabilities(torch.ones(2, 4, 4), temperature=0.0)
