@@ -112,10 +112,11 @@ def _expected(scores: Tensor) -> Tensor:
     below = torch.zeros_like(boundaries[0])
     rows = torch.arange(scores.shape[-2], dtype=scores.dtype, device=scores.device)[:, None]
     means: list[Tensor] = []
-    for score, log_above in zip(reversed(boundaries), reversed(above), strict=True):
-        weight = torch.softmax(log_above + below, dim=-2)
+    for k in reversed(range(len(boundaries))):
+        if k + 1 < len(boundaries):
+            below = (boundaries[k + 1] + below).flip(-2).logcumsumexp(-2).flip(-2)
+        weight = torch.softmax(above[k] + below, dim=-2)
         means.append((weight * rows).sum(-2))
-        below = (score + below).flip(-2).logcumsumexp(-2).flip(-2)
     return torch.stack(means[::-1], dim=-2)
 
 
