@@ -6,7 +6,7 @@ from functools import partial
 from torch import nn
 
 import medkit.nn
-from medkit.nn import DropPath, SegFormer3D
+from medkit.nn import DropPath, MixTransformer3D, PatchEmbed3D, SegFormer3D
 from medkit.testing import Report, module_report
 
 Case = dict[str, object]
@@ -15,9 +15,10 @@ TINY = {
     "embed_dims": (8, 16, 24, 32),
     "depths": (1, 1, 1, 1),
     "num_heads": (1, 2, 3, 4),
-    "decoder_dim": 16,
 }
-"""A SegFormer with one block a stage."""
+"""An encoder with one block a stage."""
+
+VOLUME = (2, 2, 32, 33, 32)
 
 CASES: dict[str, Case] = {
     "DropPath": {
@@ -25,14 +26,23 @@ CASES: dict[str, Case] = {
         "sample": (2, 3, 4, 4),
         "vary": {"rate": (0.0, 0.5)},
     },
+    "MixTransformer3D": {
+        "factory": partial(MixTransformer3D, 2, **TINY),
+        "sample": VOLUME,
+    },
+    "PatchEmbed3D": {
+        "factory": partial(PatchEmbed3D, 2, 6),
+        "sample": (2, 2, 9, 8, 10),
+        "vary": {"kernel_size": (7, 3), "stride": (4, 2)},
+    },
     "SegFormer3D": {
-        "factory": partial(SegFormer3D, 2, 3, **TINY),
-        "sample": (2, 2, 32, 33, 40),
-        "vary": {"profile": ("segformer3d", "segformer3d_published", "medicai")},
+        "factory": partial(SegFormer3D, 2, 3, **TINY, decoder_dim=16),
+        "sample": VOLUME,
+        "vary": {"profile": ("segformer3d", "medicai")},
     },
     "SegFormer3D with checkpoints": {
-        "factory": partial(SegFormer3D, 2, 3, **TINY, checkpoint=True),
-        "sample": (2, 2, 32, 33, 40),
+        "factory": partial(SegFormer3D, 2, 3, **TINY, decoder_dim=16, checkpoint=True),
+        "sample": VOLUME,
     },
 }
 

@@ -4,7 +4,7 @@ import pytest
 
 import medkit.losses
 from contract import loss_cases
-from medkit.testing import LOSS_LAWS
+from medkit.testing import loss_laws
 
 WITHOUT_SHAPE_CHECKS = {
     "compiles_to_one_graph",
@@ -14,7 +14,7 @@ WITHOUT_SHAPE_CHECKS = {
 }
 """Laws tried in tests/compile: the shape checks would break the graph, and answer in our stead."""
 
-LAWS = [law for law in LOSS_LAWS if law not in WITHOUT_SHAPE_CHECKS]
+LAWS = [law for law in loss_laws() if law not in WITHOUT_SHAPE_CHECKS]
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -38,10 +38,9 @@ def test_a_public_loss_without_a_case_is_noticed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(medkit.losses, "__all__", [*medkit.losses.__all__, "NewSum"])
     monkeypatch.setattr(medkit.losses, "NewSum", new_loss, raising=False)
 
-    assert loss_cases.without_a_case() == ["NewSum"]
+    assert "NewSum" in loss_cases.without_a_case()
 
 
 def test_a_class_with_its_function_is_a_case_by_itself() -> None:
-    assert loss_cases.snake("GeneralizedDiceLoss") == "generalized_dice_loss"
-    assert loss_cases.snake("ClDiceLoss") == "cl_dice_loss"
     assert loss_cases.found()["DiceLoss"]["function"] is medkit.losses.dice_loss
+    assert loss_cases.found()["ClDiceLoss"]["function"] is medkit.losses.cldice_loss

@@ -5,12 +5,12 @@ from torch import nn
 
 import medkit.nn
 from contract import module_cases
-from medkit.testing import MODULE_LAWS
+from medkit.testing import module_laws
 
 WITHOUT_SHAPE_CHECKS = {"bad_inputs_are_named", "compiles_to_one_graph", "exports"}
 """Laws tried in tests/compile: the shape checks would break the graph, and answer in our stead."""
 
-LAWS = [law for law in MODULE_LAWS if law not in WITHOUT_SHAPE_CHECKS]
+LAWS = [law for law in module_laws() if law not in WITHOUT_SHAPE_CHECKS]
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -31,4 +31,4 @@ def test_a_public_module_without_a_case_is_noticed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(medkit.nn, "__all__", [*medkit.nn.__all__, "NewBlock3D"])
     monkeypatch.setattr(medkit.nn, "NewBlock3D", nn.Identity, raising=False)
 
-    assert module_cases.without_a_case() == ["NewBlock3D"]
+    assert "NewBlock3D" in module_cases.without_a_case()

@@ -25,8 +25,18 @@ LAWS: tuple[Law[LossSubject], ...] = (
     *_loss_precision.LAWS,
 )
 
-LOSS_LAWS: tuple[str, ...] = tuple(law.name for law in LAWS)
-"""Names of the laws of losses, in the order in which they are tried."""
+
+def loss_laws() -> dict[str, str]:
+    """Return the laws of losses: each name with what it says, in the order they are tried.
+
+    Use it to try the laws one by one, as separate tests.
+
+    Example:
+        >>> laws = loss_laws()
+        >>> laws["ignoring_equals_cropping"]
+        'Ignored voxels count as little as voxels that are cropped away.'
+    """
+    return {law.name: law.sentence for law in LAWS}
 
 
 def loss_report(
@@ -98,7 +108,7 @@ def check_loss(
     little as voxels that are cropped away". The options are read from the signature of
     ``factory``; each law is tried in settings that cover them in pairs. A law that needs an
     option which is not offered is reported as not applicable. Use it in the tests of a loss of
-    your own, in one call, or with ``laws=[name]`` for each name in ``LOSS_LAWS``.
+    your own, in one call, or with ``laws=[name]`` for each name in ``loss_laws()``.
 
     Args:
         factory: Class, or function of options, that makes the loss: a callable ``(input, target)``
@@ -106,8 +116,8 @@ def check_loss(
         function: The function behind the class; its signature and numbers must be the same.
         sample: Makes the arguments of a call from a generator, for a loss that does not take
             logits and a class map; the first tensor is the one to differentiate by.
-        vary: Values to try for an option, by its name, the default first; for options that are
-            neither a flag nor a ``Literal``.
+        vary: Values to try for an option, by its name, the one for single tries first; for
+            options that are neither a flag nor a ``Literal``, or to leave values out.
         num_classes: Channels of the logits; 1 for a loss of binary maps.
         spatial_shape: Edges of the small scenes that most laws use.
         laws: Names of the laws to try; None tries all.

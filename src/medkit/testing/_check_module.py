@@ -11,8 +11,18 @@ from medkit.testing._module_subject import ModuleSubject
 
 LAWS: tuple[Law[ModuleSubject], ...] = (*_module_object.LAWS, *_module_numbers.LAWS)
 
-MODULE_LAWS: tuple[str, ...] = tuple(law.name for law in LAWS)
-"""Names of the laws of modules, in the order in which they are tried."""
+
+def module_laws() -> dict[str, str]:
+    """Return the laws of modules: each name with what it says, in the order they are tried.
+
+    Use it to try the laws one by one, as separate tests.
+
+    Example:
+        >>> laws = module_laws()
+        >>> laws["mode_is_kept"]
+        'A call leaves the training flag of every submodule as it is.'
+    """
+    return {law.name: law.sentence for law in LAWS}
 
 
 def module_report(
@@ -63,7 +73,7 @@ def check_module(
 
     A law is a sentence that must hold for any network or block, such as "in evaluation a sample
     has one result, alone or among others". Use it in the tests of a module of your own, in one
-    call, or with ``laws=[name]`` for each name in ``MODULE_LAWS``. Keep the module and the input
+    call, or with ``laws=[name]`` for each name in ``module_laws()``. Keep the module and the input
     small: it is built and run some hundred times.
 
     Args:

@@ -89,13 +89,13 @@ def activation_may_be_applied_outside(loss: LossSubject, options: Options) -> No
 def false_positive_branch_is_pushed_down(loss: LossSubject, options: Options) -> None:
     """Beside a structure that is found, a false branch of it gets a gradient against it."""
     shape = tuple(max(edge, 9) for edge in loss.spatial_shape)
+    if len(shape) < 2:
+        raise NotApplicable("needs two spatial axes")
     labels = torch.zeros(1, *shape, dtype=torch.int64)
     middle = tuple(edge // 2 for edge in shape)
     labels[(0, slice(None), *middle[1:])] = 1
     predicted = labels.clone()
     branch = (0, middle[0], slice(middle[1] + 1, None), *middle[2:])
-    if len(shape) < 2:  # a line has no branches
-        raise NotApplicable("needs two spatial axes")
     predicted[branch] = 1
     logits = loss.confident(predicted, size=1.0)
     gradient = loss.score(options, logits, labels).gradient

@@ -110,7 +110,7 @@ def state_dict_round_trip(loss: LossSubject, options: Options) -> None:
 
 
 @loss_law(every_setting=False, segmentation=False)
-def bad_options_are_named(loss: LossSubject, _: Options) -> None:
+def bad_options_are_named(loss: LossSubject, options: Options) -> None:
     """A value that an option does not know raises ``ValueError`` that names the option."""
     words = [
         name
@@ -120,10 +120,14 @@ def bad_options_are_named(loss: LossSubject, _: Options) -> None:
     if not words:
         raise NotApplicable("no option with a choice of words")
     for name in words:
-        _refuses(lambda n=name: loss.run({n: "bogus"}, *loss.arguments()), f"{name}='bogus'", name)
+        _refuses(
+            lambda n=name: loss.run({**options, n: "bogus"}, *loss.arguments()),
+            f"{name}='bogus'",
+            name,
+        )
     if loss.offers("class_weight") and loss.num_classes > 1 and loss.sample is None:
         for weights in (ramp(loss.num_classes + 1), [-1.0] * loss.num_classes):
-            chosen: Options = {"class_weight": weights}
+            chosen: Options = {**options, "class_weight": weights}
             _refuses(
                 lambda c=chosen: loss.run(c, *loss.arguments()),
                 f"class_weight={weights} for {loss.num_classes} classes",

@@ -125,6 +125,11 @@ class LossSubject:
             domains.setdefault("class_weight", (None, ramp(self.num_classes)))
         return {name: values for name, values in domains.items() if values}
 
+    @property
+    def default(self) -> Options:
+        """The options to try once: those of the factory, except where ``vary`` says otherwise."""
+        return {name: values[0] for name, values in self.vary.items() if values}
+
     def settings(self, fixes: Sequence[str] = ()) -> list[Options]:
         """Return settings that cover the options in pairs, except those a law fixes itself.
 
@@ -220,11 +225,13 @@ class LossSubject:
         """Return float64 logits that predict a class map: ``size`` for the class, else minus it."""
         return size * (2 * self.one_hot(labels) - 1)
 
-    def one_hot(self, labels: Tensor) -> Tensor:
+    def one_hot(self, labels: Tensor, *, num_classes: int | None = None) -> Tensor:
         """Return a class map as float64 values per channel."""
         if self.num_classes == 1:
             return labels[:, None].double()
-        channels = torch.arange(self.num_classes).reshape(1, -1, *[1] * (labels.ndim - 1))
+        channels = torch.arange(num_classes or self.num_classes).reshape(
+            1, -1, *[1] * (labels.ndim - 1)
+        )
         return (labels[:, None] == channels).double()
 
 
@@ -258,7 +265,7 @@ def loss_law(
                 offered = subject.takes_mask if option == "mask" else subject.offers(option)
                 if not offered:
                     raise NotApplicable(f"needs {option}, which this loss does not offer")
-            settings: list[Options] = subject.settings(fixes) if every_setting else [{}]
+            settings = subject.settings(fixes) if every_setting else [subject.default]
             try_in_each(partial(attempt, subject), settings)
 
         sentence = (attempt.__doc__ or "").split("\n")[0]

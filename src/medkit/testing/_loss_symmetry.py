@@ -9,7 +9,7 @@ from medkit.testing._loss_subject import LossSubject, loss_law
 from medkit.testing._options import Options
 
 REPEATS = 8
-COARSE = 6
+COARSE = 5
 """Edge, in voxels, of the scene that `resolution_changes_nothing` magnifies."""
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast as as_type
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medkit.testing._comparison import expect, relative_error
 from medkit.testing._compiler import exported, quiet, whole_graph
-from medkit.testing._contract import NotApplicable, Violation
+from medkit.testing._contract import NotApplicable
 from medkit.testing._module_subject import (
     ModuleSubject,
     differentiable,
@@ -23,6 +23,9 @@ from medkit.testing._module_subject import (
 )
 from medkit.testing._options import Options, call_parameters
 from medkit.testing._trees import Tree, apply, leaves
+
+SEQUENCE = 3
+"""Rank of an input of tokens."""
 
 SAME = 1e-5
 """Largest relative difference, in norm, between an eager and a traced float32 output."""
@@ -138,20 +141,32 @@ def bad_inputs_are_named(part: ModuleSubject, options: Options) -> None:
     needs_parameters(module)
     inputs = part.inputs(dtype=torch.float32)
     first = leaves(inputs)[0]
+    wider = [torch.cat([first, first[:, :1]], 1)]
+    if first.ndim == SEQUENCE:  # (batch, token, channel), where the second axis is free
+        wider.append(torch.cat([first, first[..., :1]], -1))
     names = [*call_parameters(module), *part.parameters]
-    for what, bad in (
-        ("a channel more", torch.cat([first, first[:, :1]], 1)),
-        ("an axis less", first[..., 0]),
-        ("an axis more", first[..., None]),
+    for what, trials in (
+        ("a channel more", wider),
+        ("an axis less", [first[..., 0]]),
+        ("an axis more", [first[..., None]]),
     ):
-        broken = apply(inputs, lambda t, b=bad: b if t is first else t)
-        try:
-            outputs(module, as_type("tuple[Tree, ...]", broken))
-        except (ValueError, TypeError) as error:
-            text = " ".join(str(error).split())
-            expect(any(n in text for n in names), f"input with {what} raises, unnamed: {text}")
-        else:
-            raise Violation(f"input with {what}, {tuple(bad.shape)}, is accepted")
+        refused = [_refuses(module, inputs, bad, what, names) for bad in trials]
+        expect(any(refused), f"input with {what}, {tuple(trials[0].shape)}, is accepted")
+
+
+def _refuses(
+    module: nn.Module, inputs: Sequence[Tree], bad: Tensor, what: str, names: Sequence[str]
+) -> bool:
+    """Return whether the module refuses another first input, naming what is wrong."""
+    first = leaves(inputs)[0]
+    changed = apply(tuple(inputs), lambda t: bad if t is first else t)
+    try:
+        outputs(module, as_type("tuple[Tree, ...]", changed))
+    except (ValueError, TypeError) as error:
+        text = " ".join(str(error).split())
+        expect(any(n in text for n in names), f"input with {what} raises, unnamed: {text}")
+        return True
+    return False
 
 
 @module_law()

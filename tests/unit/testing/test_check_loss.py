@@ -1,18 +1,19 @@
 """check_loss finds what it should: no fault in a right loss, and each fault in a wrong one."""
 
 import pickle
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from medkit.testing import LOSS_LAWS, ContractError, check_loss, loss_report
+from medkit.testing import ContractError, check_loss, loss_laws, loss_report
 from unit.testing.reference_dice import Dice, dice
 from unit.testing.wrong_losses import BROKEN, dice_of_another_default
 
 COMPILED = {"compiles_to_one_graph"}
 PARITY = {"function_and_class_have_one_signature", "function_and_class_give_the_same_number"}
-UNCOMPILED = [law for law in LOSS_LAWS if law not in COMPILED]
+UNCOMPILED = [law for law in loss_laws() if law not in COMPILED]
 
 
 @pytest.mark.parametrize("law", UNCOMPILED)
@@ -30,7 +31,7 @@ def test_a_wrong_loss_is_found(law: str, wrong: type[Dice]) -> None:
 
 
 def test_every_law_has_a_loss_that_breaks_it() -> None:
-    assert {law for law, _ in BROKEN} | COMPILED | PARITY == set(LOSS_LAWS)
+    assert {law for law, _ in BROKEN} | COMPILED | PARITY == set(loss_laws())
 
 
 @pytest.mark.parametrize("law", sorted(PARITY))
@@ -87,6 +88,83 @@ def test_a_law_without_its_option_is_not_applicable_and_says_why() -> None:
     assert report.passed == ()
     assert set(report.not_applicable) == {"input_is_logits", "full_mask_changes_nothing"}
     assert "needs mask" in report.not_applicable["full_mask_changes_nothing"]
+
+
+class Bare(nn.Module):
+    """A loss without options or mask; probabilities by sigmoid, several labels at a voxel."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return Dice(activation="sigmoid")(input, target)
+
+
+def test_a_loss_without_options_is_held_to_what_it_offers() -> None:
+    laws = [law for law in UNCOMPILED if "million" not in law]
+    report = check_loss(Bare, laws=laws, excuses={"absent_class_keeps_a_gradient": "plain ratio"})
+
+    assert "one_hot_equals_class_map" in report.passed
+    assert report.not_applicable["masked_voxels_have_no_influence"].startswith("needs ignore_index")
+    assert report.not_applicable["bad_options_are_named"] == "no option with a choice of words"
+    assert report.not_applicable["input_is_logits"].startswith("needs activation")
+
+
+def test_a_loss_that_offers_part_of_the_vocabulary_is_held_to_that_part() -> None:
+    class Part(nn.Module):
+        def __init__(
+            self,
+            *,
+            activation: Literal["sigmoid"] = "sigmoid",
+            absent: Literal["ratio", "skip"] = "ratio",
+            reduction: Literal["mean", "sum"] = "mean",
+        ) -> None:
+            super().__init__()
+            self.loss = Dice(activation=activation, absent=absent, reduction=reduction)
+
+        def forward(self, input: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
+            return self.loss(input, target, mask=mask)
+
+    laws = [
+        "input_is_logits",
+        "activation_may_be_applied_outside",
+        "reductions_agree",
+        "absent_class_costs_its_mean_probability",
+        "absent_class_may_be_left_out",
+        "masked_voxels_have_no_influence",
+    ]
+    report = check_loss(Part, laws=laws)
+
+    assert report.passed == ("absent_class_may_be_left_out", "masked_voxels_have_no_influence")
+    assert report.not_applicable == {
+        "input_is_logits": "its activation is not softmax",
+        "activation_may_be_applied_outside": "offers no activation=None",
+        "reductions_agree": "offers no 'none' to compare 'mean' or 'sum' with",
+        "absent_class_costs_its_mean_probability": (
+            "needs absent='penalize', which this loss does not offer"
+        ),
+    }
+
+
+def test_a_loss_over_a_line_has_no_branches() -> None:
+    law = "false_positive_branch_is_pushed_down"
+    report = loss_report(Dice, spatial_shape=(7,), laws=[law])
+
+    assert report.not_applicable == {law: "needs two spatial axes"}
+
+
+def test_a_default_reduction_of_none_cannot_be_compared_at_a_million_voxels() -> None:
+    law = "half_precision_agrees_at_a_million_voxels"
+
+    class Unreduced(Bare):
+        def forward(self, input: Tensor, target: Tensor) -> Tensor:
+            return Dice(reduction="none")(input, target)
+
+    assert "no single number" in loss_report(Unreduced, laws=[law]).not_applicable[law]
+
+
+def test_laws_say_what_they_mean() -> None:
+    laws = loss_laws()
+
+    assert laws["ignoring_equals_cropping"].startswith("Ignored voxels count as little as")
+    assert all(sentence.endswith(".") for sentence in laws.values())
 
 
 def test_an_excuse_is_tried_and_must_be_needed() -> None:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medkit.testing import MODULE_LAWS, ContractError, check_module, module_report
+from medkit.testing import ContractError, check_module, module_laws, module_report
 from unit.testing.wrong_modules import BROKEN, Block
 
 COMPILED = {"compiles_to_one_graph", "exports"}
-UNCOMPILED = [law for law in MODULE_LAWS if law not in COMPILED]
+UNCOMPILED = [law for law in module_laws() if law not in COMPILED]
 SHAPE = (2, 2, 6, 5)
 
 
@@ -27,7 +27,7 @@ def test_a_wrong_module_is_found(law: str, wrong: type[Block]) -> None:
 
 
 def test_every_law_has_a_module_that_breaks_it() -> None:
-    assert {law for law, _ in BROKEN} | COMPILED == set(MODULE_LAWS)
+    assert {law for law, _ in BROKEN} | COMPILED == set(module_laws())
 
 
 def test_check_raises_an_assertion_error_that_lists_the_violations() -> None:
@@ -102,6 +102,22 @@ def test_a_module_that_returns_no_tensor_is_found() -> None:
     report = module_report(Silent, SHAPE, laws=["output_is_finite"])
 
     assert "gives no tensor" in report.violations["output_is_finite"]
+
+
+def test_tokens_have_their_channels_last() -> None:
+    class Tokens(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            if input.ndim != 3 or input.shape[-1] != self.in_features:
+                raise ValueError(f"input must be (B, N, C); got {tuple(input.shape)}")
+            return super().forward(input)
+
+    report = check_module(partial(Tokens, 4, 3), (2, 5, 4), laws=["bad_inputs_are_named"])
+
+    assert report.passed == ("bad_inputs_are_named",)
+
+
+def test_laws_say_what_they_mean() -> None:
+    assert all(sentence.endswith(".") for sentence in module_laws().values())
 
 
 def test_factory_of_any_keywords_is_asked_for_device_and_dtype() -> None:
