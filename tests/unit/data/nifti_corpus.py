@@ -243,6 +243,21 @@ def _damaged() -> Iterator[Bad]:
     yield Bad("gzip with bytes after the voxels", gzip.compress(PLAIN + b"x"), FormatError, "last")
     yield Bad("rubbish after gzip", GZ + b"rubbish", FormatError, "gzip header")
     yield Bad("further member", GZ + gzip.compress(b"x"), FormatError, "last voxel")
+    yield from _damaged_far_from_the_header()
+
+
+def _damaged_far_from_the_header() -> Iterator[Bad]:
+    more = gzip.compress(nifti(NOISE) + b"x")
+    stored = gzip.compress(nifti(NOISE), 0, mtime=0)
+    two = NOISY_GZ + gzip.compress(b"x")
+    yield Bad("large, bytes after the voxels", more, FormatError, "last voxel")
+    yield Bad("large, further member", two, FormatError, "last voxel")
+    yield Bad("large, rubbish after gzip", NOISY_GZ + b"rubbish", FormatError, "gzip header")
+    yield Bad("large, CRC", flip_bit(NOISY_GZ, -6), ChecksumError, "CRC-32")
+    yield Bad("large, length", flip_bit(NOISY_GZ, -2), ChecksumError, "length")
+    yield Bad("large, voxel", flip_bit(stored, 9000), ChecksumError, "CRC-32")
+    yield Bad("large, checksum cut", NOISY_GZ[:-3], TruncatedError, "gzip")
+    yield Bad("large, no checksum", NOISY_GZ[:-8], TruncatedError, "gzip")
 
 
 def _too_big() -> Iterator[Bad]:
