@@ -7,6 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SHAPES := --jaxtyping-packages=medkit,_shape_check.checker
 COVERAGE := --cov --cov-report=
 export OMP_NUM_THREADS ?= 2
+test: export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types imports spelling api docs bench clean
@@ -36,7 +37,7 @@ demo: .venv/.demo ## train SegFormer3D on a brain MRI and show what it predicts 
 
 test: .venv/.dev ## run the tests, with shapes checked at run time, and measure their coverage
 	rm -f .coverage
-	$(BIN)/python -m pytest $(SHAPES) $(COVERAGE) --ignore=tests/compile $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(SHAPES) $(COVERAGE) --ignore=tests/compile $(ARGS)
 	$(BIN)/python -m pytest $(COVERAGE) --cov-append tests/compile
 	$(BIN)/python -m coverage report
 
