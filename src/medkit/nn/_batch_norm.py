@@ -88,7 +88,8 @@ def evaluation_affine(norm: nn.Module) -> Affine | None:
 def is_hooked(module: nn.Module) -> bool:
     """Return whether something waits for calls of a module, so that they must not be left out."""
     # torch has no public way to ask
-    return bool(module._forward_hooks or module._forward_pre_hooks)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType, reportUnknownArgumentType]
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for kind in kinds)
 
 
 def _train(norm: BatchNorm, input: Tensor) -> Tensor:

@@ -117,7 +117,15 @@ def test_there_is_no_affine_where_it_is_not_fixed(norm: nn.Module) -> None:
     assert evaluation_affine(norm) is None
 
 
-@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+@pytest.mark.parametrize(
+    "register",
+    [
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+    ],
+)
 def test_a_layer_with_hooks_is_not_folded(register: str) -> None:
     norm = nn.BatchNorm3d(3).eval()
     handle = getattr(norm, register)(lambda *_: None)
