@@ -13,7 +13,7 @@ def crop_padded(
     data: Shaped[Tensor, "channel _d _h _w"],
     start: Sequence[int],
     size: Sequence[int],
-    fill: int | float | None,
+    fill: float | None,
     *,
     dtype: torch.dtype | None = None,
 ) -> Shaped[Tensor, "channel d h w"]:

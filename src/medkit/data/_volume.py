@@ -153,7 +153,7 @@ class Volume:
         return Volume(data, self.affine, self.source, self.warnings)
 
     def crop(
-        self, start: Sequence[int], size: Sequence[int], *, fill: int | float | None = None
+        self, start: Sequence[int], size: Sequence[int], *, fill: float | None = None
     ) -> "Volume":
         """Return a box of voxels with the affine of that box; outside of the array is filled.
 
@@ -234,7 +234,7 @@ class Volume:
 
     def resample(
         self,
-        spacing: float | Sequence[int] | Sequence[float],
+        spacing: float | Sequence[float],
         *,
         mode: Literal["linear", "nearest"],
     ) -> "Volume":

@@ -118,7 +118,7 @@ def axes_towards(affine: Affine, axcodes: str) -> tuple[tuple[int, int, int], tu
     return (a, b, c), flips
 
 
-def translate_affine(affine: Affine, start: Sequence[int] | Sequence[float]) -> Affine:
+def translate_affine(affine: Affine, start: Sequence[float]) -> Affine:
     """Affine of the part of an array that begins at index ``start``.
 
     Use it after cropping (positive starts) or padding (negative starts): every voxel keeps its
@@ -188,7 +188,7 @@ def rescale_affine(
     affine: Affine,
     shape: Sequence[int],
     new_shape: Sequence[int],
-    spacing: Sequence[int] | Sequence[float],
+    spacing: Sequence[float],
 ) -> Affine:
     """Affine of a grid with other spacing and size, the same directions and the same centre.
 
