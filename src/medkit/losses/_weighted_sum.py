@@ -60,9 +60,10 @@ class WeightedSum(nn.Module):
         self.weights: dict[str, float] = {}
         self.functions: dict[str, Loss] = {}
         self.losses: nn.ModuleDict = nn.ModuleDict()
-        for name, (weight, loss) in losses.items():
-            if not callable(loss):
-                raise TypeError(f"losses[{name!r}] must be (weight, loss); got {loss!r} as loss")
+        for name, pair in losses.items():
+            if not isinstance(pair, tuple) or len(pair) != 2 or not callable(pair[1]):
+                raise TypeError(f"losses[{name!r}] must be (weight, loss); got {pair!r}")
+            weight, loss = pair
             self.weights[name] = check.real(f"the weight of losses[{name!r}]", weight)
             if isinstance(loss, nn.Module):
                 if not name or "." in name or hasattr(self.losses, name):

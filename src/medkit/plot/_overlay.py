@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 Image = Volume | Tensor | np.ndarray
+_PLACE_TOLERANCE = 0.1  # mm
 
 
 def overlay(
@@ -60,7 +61,7 @@ def overlay(
 
     Raises:
         ImportError: If matplotlib is not installed.
-        ValueError: If shapes differ, or an option is out of range.
+        ValueError: If shapes differ, or the places of two volumes, or an option is out of range.
 
     Example:
         >>> import torch
@@ -74,6 +75,7 @@ def overlay(
     for name, one in labels.items():
         if one.shape != array.shape:
             raise check.fail(f"maps[{name!r}]", f"of shape {array.shape}", f"shape {one.shape}")
+        _check_place(name, image, (maps or {})[name])
     lengths, directions = _geometry(image, spacing, axcodes)
     check.one_of("convention", convention, ("neurological", "radiological"))
     cuts = planes(directions, radiological=convention == "radiological")
@@ -101,6 +103,16 @@ def overlay(
 class _Paint(NamedTuple):
     name: str
     color: Color
+
+
+def _check_place(name: str, image: Image, one: Image) -> None:
+    """Raise where image and map are volumes in different places: no voxel may be off by 0.1 mm."""
+    if not isinstance(image, Volume) or not isinstance(one, Volume):
+        return
+    corners = np.array(np.meshgrid(*((0, size - 1) for size in image.spatial_shape), [1]))
+    off = np.abs((image.affine - one.affine) @ corners.reshape(4, -1)).max()
+    if off > _PLACE_TOLERANCE:
+        raise check.fail(f"maps[{name!r}]", "where the image is", f"a map {off:.3g} mm off")
 
 
 def _geometry(

@@ -112,7 +112,7 @@ def fit(
         ``checkpoints.best()`` is the folder of those.
 
     Raises:
-        ValueError: If ``stepper`` steps another model, the loader is empty, a watched number is
+        ValueError: If ``stepper`` steps another model, an epoch has no batch, a watched number is
             missing, or ``checkpoints`` has a run and ``resume`` is not set.
 
     Example:
@@ -125,6 +125,7 @@ def fit(
         >>> round(model.weight.item(), 2), result.reason, len(result.history.steps["loss"])
         (3.0, 'finished', 40)
     """
+    check.integer("epochs", epochs, minimum=0)
     data, history = ResumableLoader(train_loader), History()
     _check(model, stepper, data)
     _check_watched(checkpoints, early_stopping, validated=validate is not None)

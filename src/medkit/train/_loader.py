@@ -88,6 +88,8 @@ class ResumableLoader(Generic[Batch]):
         for batch in batches:
             self.done += 1
             yield batch
+        if not self.done:
+            raise check.fail("loader", "one that gives batches in every epoch", self._nothing())
         self.epoch, self.done = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, int | dict[str, Tensor]]:
@@ -109,6 +111,9 @@ class ResumableLoader(Generic[Batch]):
         self.done: int = check.integer("done", state_dict["done"], minimum=0)
         self._start = cast("dict[str, Tensor]", state_dict["start"])
         self._set_generators(self._start)
+
+    def _nothing(self) -> str:
+        return f"none in epoch {self.epoch + 1} from a {type(self.loader).__name__}"
 
     def _replay(self) -> Iterator[Batch]:
         """Draw the epoch's order again and read past the batches that are done."""

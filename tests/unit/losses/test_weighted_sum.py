@@ -162,3 +162,8 @@ def test_repr_shows_weights_and_losses() -> None:
     assert "'dice': 0.5" in text
     assert "DiceLoss(activation='softmax'" in text
     assert "own=<function dice_loss" in text
+
+
+def test_a_loss_without_its_weight_is_named() -> None:
+    with pytest.raises(TypeError, match="losses"):
+        WeightedSum({"dice": DiceLoss()})

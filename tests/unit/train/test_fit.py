@@ -471,3 +471,20 @@ def test_a_result_becomes_one_number_or_several() -> None:
         TypeError, match="metric 'e' must give a number or score must turn its resu"
     ):
         evaluate(model, batches, {"e": Both()})
+
+
+def test_a_loader_that_runs_dry_is_an_error() -> None:
+    model = nn.Linear(2, 1)
+    stepper = Stepper(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    once = ({"image": torch.ones(1, 2), "label": torch.ones(1, 1)} for _ in range(3))
+
+    with pytest.raises(ValueError, match="none in epoch 2 from a generator"):
+        fit(model, once, nn.functional.mse_loss, stepper=stepper, epochs=3)
+
+
+def test_a_negative_number_of_epochs_is_an_error() -> None:
+    model = nn.Linear(2, 1)
+    stepper = Stepper(model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+    with pytest.raises(ValueError, match="epochs must be at least 0; got -2"):
+        fit(model, [], nn.functional.mse_loss, stepper=stepper, epochs=-2)
