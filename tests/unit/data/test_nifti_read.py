@@ -156,7 +156,7 @@ def test_the_file_that_was_asked_for_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compress", [bytes, lambda content: gzip.compress(content, 1)])
 def test_reading_needs_little_more_memory_than_the_voxels(compress, tmp_path: Path) -> None:
-    voxels = np.random.default_rng(0).integers(0, 9, (16, 256, 256)).astype(">i2")
+    voxels = np.random.default_rng(0).integers(0, 9, (64, 256, 256)).astype(">i2")
     path = tmp_path / "v.nii"
     path.write_bytes(compress(nifti(voxels, order=">")))
     read(path)
