@@ -235,7 +235,7 @@ def _means(
     predictions: Tensor, node_ids: Tensor | None, weight: Tensor | None, groups: NodeGroups
 ) -> tuple[Tensor, Tensor]:
     """Return the mean prediction of each group, and the sum of its weights."""
-    values = predictions if node_ids is None else predictions.index_select(0, node_ids)
+    values = predictions if node_ids is None else predictions.index_select(0, node_ids.long())
     if weight is None:
         mass = groups.pick(groups.counts).to(values.dtype)
     else:

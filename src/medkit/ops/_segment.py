@@ -94,12 +94,17 @@ class _SegmentSum(Function):
     """Sums of runs along the first axis, with a gradient that can be differentiated again."""
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, values: Tensor, index: Tensor, lengths: Tensor, trusted: bool
-    ) -> Tensor:
+    def forward(values: Tensor, index: Tensor, lengths: Tensor, trusted: bool) -> Tensor:  # noqa: ARG004  for backward
         """Return one sum per run."""
-        ctx.save_for_backward(index)
         return torch.segment_reduce(values, "sum", lengths=lengths, axis=0, unsafe=trusted)
+
+    @staticmethod
+    def setup_context(
+        ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor, bool], output: Tensor
+    ) -> None:
+        """Keep the run of each value."""
+        del output
+        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:

@@ -145,6 +145,15 @@ def test_gradients_match_finite_differences(order: str, options: dict) -> None:
     assert torch.autograd.gradgradcheck(f, (p, t, weight))
 
 
+@pytest.mark.parametrize("ids", [[0, 0, 1, 1], [1, 0, 0, 1]])
+def test_function_transforms_give_the_same_gradient(ids: list[int]) -> None:
+    p, t, ids = torch.rand(4, requires_grad=True), torch.rand(2), torch.tensor(ids)
+
+    gradient = torch.func.grad(lambda p: group_reconstruction_loss(p, t, ids))(p)
+
+    assert_close(gradient, torch.autograd.grad(group_reconstruction_loss(p, t, ids), p)[0])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("order", ["sorted", "unsorted"])
 def test_half_precision_accumulates_in_float32(dtype: torch.dtype, order: str) -> None:
@@ -203,11 +212,11 @@ def test_no_node_at_all_costs_nothing(num_groups: int | None) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.uint8, torch.int64])
-def test_any_integer_type_names_groups(dtype: torch.dtype) -> None:
-    ids = torch.tensor([200 % 128, 3, 3, 100], dtype=dtype)
+def test_any_integer_type_names_groups_and_nodes(dtype: torch.dtype) -> None:
+    ids, node_ids = torch.tensor([72, 3, 3, 100], dtype=dtype), torch.arange(4).to(dtype)
     p = torch.tensor([1.0, 2.0, 4.0, 0.0])
 
-    errors = group_reconstruction_loss(p, torch.zeros(3), ids, reduction="none")
+    errors = group_reconstruction_loss(p, torch.zeros(3), ids, node_ids=node_ids, reduction="none")
 
     assert errors.tolist() == [9.0, 1.0, 0.0]
 
