@@ -26,8 +26,10 @@ class PointwiseConv(nn.Module):
     ) -> None:
         super().__init__()
         shape = (out_channels, in_channels, *(1,) * spatial_dims)
-        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype))
+        self.weight: nn.Parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.bias: nn.Parameter = nn.Parameter(
+            torch.empty(out_channels, device=device, dtype=dtype)
+        )
 
     def forward(
         self, input: Float[Tensor, "batch in_channels *grid"]

@@ -103,7 +103,7 @@ class SegFormerDecoder(nn.Module):
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
         )
-        self.linear_pred = PointwiseConv(
+        self.linear_pred: PointwiseConv = PointwiseConv(
             dim, num_classes, spatial_dims=spatial_dims, device=device, dtype=dtype
         )
 
