@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._voxel_loss import Entropy, VoxelLoss, scan_voxels
+from medkit.losses._voxel_loss import Entropy, VoxelLoss, cross_entropy_of, scan_voxels
 from medkit.losses._voxels import (
     REDUCTIONS,
     Activation,
@@ -80,13 +80,15 @@ def cross_entropy_loss(
         ignore_index: Label of voxels that do not count, any integer; needs a class map. None
             counts all.
         class_weight: Weight of each channel of ``input``, the background's included, zero or
-            more. Only ratios matter: weights are divided by their mean. None weighs all the same.
+            more. Only ratios matter: weights are divided by their mean. With a softmax, voxels
+            whose class has weight zero do not count. None weighs all the same.
         label_smoothing: Share of the target that is spread over all classes, in [0, 1].
         top_k: Share of the counted voxels of the batch to keep, those of highest loss, in (0, 1];
             rounded down, at least one. Voxels tied for the last places share them. None keeps
             all.
         reduction: "mean" is the weighted mean; "sum" adds up the weighted values of the voxels;
-            "none" returns them, ``(batch, *spatial)``, zero where a voxel does not count.
+            "none" returns them, ``(batch, *spatial)``, zero where a voxel does not count. With a
+            sigmoid the value of a voxel is the weighted mean over its channels.
 
     Returns:
         The loss, zero or more.
@@ -120,8 +122,8 @@ def cross_entropy_loss(
         label_smoothing,
         include_background=include_background,
     )
-    scan = scan_voxels(voxels, activation, entropy)
-    return _reduce(voxels, scan.cross_entropy, entropy, activation, top_k, reduction)
+    scan = scan_voxels(voxels, activation, entropy, overlap=False)
+    return _reduce(voxels, cross_entropy_of(scan), entropy, activation, top_k, reduction)
 
 
 def _check_options(reduction: Reduction, top_k: float | None) -> None:
@@ -161,30 +163,40 @@ def _reduce(
     top_k: float | None,
     reduction: Reduction,
 ) -> Tensor:
-    weights = _voxel_weights(voxels, terms, entropy, activation)
+    weights = _class_weight_of(voxels, terms, entropy, activation)
+    if (
+        weights is not None
+    ):  # smoothing gives voxels of a class of weight zero a part; they have none
+        terms = torch.where(weights > 0, terms, 0.0)
     if voxels.weight is not None:
         terms = terms * voxels.weight
-        weights = torch.where(voxels.weight > 0, weights * voxels.weight, 0.0)
+        if weights is None:
+            weights = voxels.weight
+        else:  # a target that does not count may be NaN
+            weights = torch.where(voxels.weight > 0, weights * voxels.weight, 0.0)
     if top_k is not None:
+        weights = torch.ones_like(terms) if weights is None else weights
         kept = _hardest(terms.detach(), weights, top_k)
         terms, weights = terms * kept, weights * kept
     if reduction == "none":
         return terms
     if reduction == "sum":
         return terms.sum()
-    total = weights.sum()
+    if weights is None:
+        return terms.sum() / max(1, terms.numel())
+    total = weights.sum(dtype=terms.dtype)
     return terms.sum() / torch.where(total == 0, 1.0, total)
 
 
-def _voxel_weights(
+def _class_weight_of(
     voxels: Voxels, terms: Tensor, entropy: Entropy, activation: Activation | None
-) -> Tensor:
-    """Return what each voxel weighs in the mean, before the mask."""
+) -> Tensor | None:
+    """Return what each voxel weighs in the mean before the mask; None is one everywhere."""
     weight, target = entropy.class_weight, voxels.target
     if _is_binary(voxels, activation):
-        return torch.ones_like(terms)
+        return None
     if target.ndim < voxels.input.ndim:
-        return torch.ones_like(terms) if weight is None else weight[target]
+        return None if weight is None else weight[target]
     total = torch.zeros_like(terms)
     for channel in range(target.shape[1]):  # no product of the size of the target
         share = target[:, channel].to(terms.dtype)
@@ -309,7 +321,7 @@ class CrossEntropyLoss(VoxelLoss):
         """
         return _reduce(
             voxels,
-            scan.cross_entropy,
+            cross_entropy_of(scan),
             self.entropy(voxels),
             self.activation,
             self.top_k,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from medkit._core import check
 from medkit.losses._overlap_loss import ABSENT, Absent, count, pool, ratio_loss, reduce_classes
-from medkit.losses._voxel_loss import VoxelLoss
+from medkit.losses._voxel_loss import VoxelLoss, overlap_of
 from medkit.losses._voxels import Activation, Reduction, Voxels
 from medkit.ops import Overlap, VoxelScan
 
@@ -202,7 +202,7 @@ class DiceLoss(VoxelLoss):
             voxels: What the pass went over.
             scan: Its result.
         """
-        counts = pool(scan.overlap, batch=self.batch)
+        counts = pool(overlap_of(scan), batch=self.batch)
         return reduce_classes(
             _dice(counts, self.smooth),
             counts,

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._voxel_loss import scan_voxels
+from medkit.losses._voxel_loss import overlap_of, scan_voxels
 from medkit.losses._voxels import REDUCTIONS, Activation, Reduction, as_voxels, class_weights
 from medkit.ops import Overlap
 
@@ -28,7 +28,8 @@ def count(
 ) -> Overlap:
     """Return the counts of each sample, or of the whole batch in one row."""
     voxels = as_voxels(input, target, mask, activation=activation, ignore_index=ignore_index)
-    return pool(scan_voxels(voxels, activation).overlap, batch=batch)
+    scan = scan_voxels(voxels, activation, None, overlap=True)
+    return pool(overlap_of(scan), batch=batch)
 
 
 def pool(counts: Overlap, *, batch: bool) -> Overlap:

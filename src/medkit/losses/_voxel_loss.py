@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from medkit._core import check
 from medkit.losses._voxels import ACTIVATIONS, REDUCTIONS, Activation, Reduction, Voxels, as_voxels
-from medkit.ops import VoxelScan, voxel_scan
+from medkit.ops import Overlap, VoxelScan, voxel_scan
 
 
 class Entropy(NamedTuple):
@@ -78,9 +78,9 @@ class VoxelLoss(nn.Module, ABC):
 
 
 def scan_voxels(
-    voxels: Voxels, activation: Activation | None, entropy: Entropy | None = None
+    voxels: Voxels, activation: Activation | None, entropy: Entropy | None, *, overlap: bool
 ) -> VoxelScan:
-    """Return the pass over the voxels, with the cross entropy made as wanted."""
+    """Return the pass over the voxels, with what is wanted of it."""
     class_weight, label_smoothing = entropy or Entropy(None, 0.0)
     return voxel_scan(
         voxels.input,
@@ -89,7 +89,18 @@ def scan_voxels(
         weight=voxels.weight,
         class_weight=class_weight,
         label_smoothing=label_smoothing,
+        needs="overlap" if entropy is None else "both" if overlap else "cross_entropy",
     )
+
+
+def overlap_of(scan: VoxelScan) -> Overlap:
+    """Return the overlap of a pass that made it."""
+    return cast("Overlap", scan.overlap)
+
+
+def cross_entropy_of(scan: VoxelScan) -> Tensor:
+    """Return the cross entropy of a pass that made it."""
+    return cast("Tensor", scan.cross_entropy)
 
 
 def evaluate_together(
@@ -111,9 +122,15 @@ def evaluate_together(
         voxels = as_voxels(input, target, mask, activation=activation, ignore_index=ignore_index)
         wanted = {name: loss.entropy(voxels) for name, loss in alike.items()}
         own = [name for name, entropy in wanted.items() if entropy is not None]
-        shared = scan_voxels(voxels, activation, wanted[own[0]] if own else None)
+        shared = scan_voxels(
+            voxels,
+            activation,
+            wanted[own[0]] if own else None,
+            overlap=len(own) < len(alike),
+        )
         for name, loss in alike.items():
-            again = name in own[1:]
-            scan = scan_voxels(voxels, activation, wanted[name]) if again else shared
+            scan = shared
+            if name in own[1:]:
+                scan = scan_voxels(voxels, activation, wanted[name], overlap=False)
             values[name] = loss.from_scan(voxels, scan)
     return values

@@ -7,7 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medkit.ops._chunks import Context, chunks, counted, gradient_of, num_chunks, wide_dtype
+from medkit.ops._chunks import (
+    Context,
+    Room,
+    chunks,
+    counted,
+    gradient_of,
+    num_chunks,
+    on_cpu,
+    wide_dtype,
+)
 
 
 class ChannelTerms(NamedTuple):
@@ -87,15 +96,28 @@ def _smoothed(t: Tensor, smoothing: float, outcomes: int) -> Tensor:
 
 
 def scan_channels(
-    x: Tensor, target: Tensor, weight: Tensor | None, formula: Formula
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    formula: Formula,
+    *,
+    overlap: bool = True,
+    entropy: bool = True,
 ) -> ChannelTerms:
-    """Return ``channel_terms`` of logits without autograd's copies."""
+    """Return ``channel_terms`` of logits without autograd's copies.
+
+    Args:
+        x: Logits, ``(batch, channel, voxel)``.
+        target: Value of each channel, of the shape of ``x``, or class indices
+            ``(batch, voxel)``.
+        weight: Weight of each voxel, ``(batch, voxel)``, or None.
+        formula: Activation, factors of the classes, label smoothing.
+        overlap: Whether the sums are needed; they are empty otherwise.
+        entropy: Whether the cross entropy is needed; it is empty otherwise.
+    """
     apply = cast("Callable[..., tuple[Tensor, ...]]", _ChannelScan.apply)  # pyright: ignore[reportUnknownMemberType]  torch leaves it untyped
-    return ChannelTerms(*apply(x, target, weight, formula))
-
-
-class _Context(Context, Protocol):
-    formula: Formula
+    *terms, _ = apply(x, target, weight, formula, overlap, entropy)
+    return ChannelTerms(*terms)
 
 
 class _ChannelScan(torch.autograd.Function):
@@ -104,98 +126,170 @@ class _ChannelScan(torch.autograd.Function):
     With :math:`g_c` the gradient of the sums with respect to a probability, that of a logit is
     :math:`p_c\,(g_c - \sum_j p_j g_j)` for a softmax and :math:`p_c (1 - p_c)\,g_c` for a sigmoid;
     the cross entropy adds :math:`p_c \sum_j k_j t_j - k_c t_c` or :math:`k_c (p_c - t_c)`.
+
+    Looking for NaN costs less than clearing the voxels that do not count. So on a CPU a piece is
+    cleared only if NaN has been found in its sums; the last output says where.
     """
 
     @staticmethod
-    def forward(x: Tensor, target: Tensor, weight: Tensor | None, formula: Formula) -> ChannelTerms:
-        """Return the terms."""
-        dtype = wide_dtype(x)
+    def forward(
+        x: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        formula: Formula,
+        overlap: bool,
+        entropy: bool,
+    ) -> tuple[Tensor, ...]:
+        """Return the terms, and which pieces had to be cleared."""
         batch, channels, voxels = x.shape
-        entropy = x.new_empty(batch, voxels, dtype=dtype)
-        sums = x.new_zeros(3, num_chunks(x), batch, channels, dtype=dtype)
-        for number, rows, part in chunks(x):
-            terms = channel_terms(
-                x[rows, :, part],
-                target[rows, ..., part],
-                None if weight is None else weight[rows, part],
-                formula,
-            )
-            entropy[rows, part] = terms.cross_entropy
-            for total, term in zip(sums, terms, strict=False):
-                total[number, rows] = term
-        intersection, predicted, present = sums.sum(1)
-        return ChannelTerms(intersection, predicted, present, entropy)
+        dtype = wide_dtype(x)
+        sums = x.new_zeros(3, num_chunks(x), batch if overlap else 0, channels, dtype=dtype)
+        each = x.new_empty(batch if entropy else 0, voxels, dtype=dtype)
+        dirty = torch.zeros(sum(1 for _ in chunks(x)), dtype=torch.bool)
+        rooms = Room(x), Room(x), Room(x)
+        look = weight is not None and on_cpu(x)
+        for number, (row, rows, part) in enumerate(chunks(x)):
+            w = None if weight is None else weight[rows, part].to(dtype)
+            arguments = x[rows, :, part], target[rows, ..., part], w
+            piece = _take(*arguments, rooms, clear=not look)
+            terms = _terms_of_piece(piece, formula, rooms[2], overlap=overlap, entropy=entropy)
+            if look and not all(bool(term.sum().isfinite()) for term in terms):
+                dirty[number] = True
+                piece = _take(*arguments, rooms, clear=True)
+                terms = _terms_of_piece(piece, formula, rooms[2], overlap=overlap, entropy=entropy)
+            if overlap:
+                for total, term in zip(sums, terms, strict=False):
+                    total[row, rows] = term
+            if entropy:
+                each[rows, part] = terms.cross_entropy
+        shared, predicted, present = sums.sum(1)
+        return shared, predicted, present, each, dirty
 
     @staticmethod
     def setup_context(
-        ctx: _Context,
-        inputs: tuple[Tensor, Tensor, Tensor | None, Formula],
+        ctx: "_Context",
+        inputs: tuple[Tensor, Tensor, Tensor | None, Formula, bool, bool],
         output: tuple[Tensor, ...],
     ) -> None:
         """Keep the arguments."""
-        x, target, weight, formula = inputs
+        x, target, weight, formula, _, _ = inputs
         ctx.save_for_backward(x, target, weight, formula.factors)
-        ctx.mark_non_differentiable(output[2])
-        ctx.set_materialize_grads(False)
         ctx.formula = formula
+        ctx.dirty = output[4]
+        ctx.mark_non_differentiable(output[2], output[4])
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(
-        ctx: _Context, *grad_outputs: Tensor | None
-    ) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: "_Context", *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradient of the logits."""
         x, target, weight, _ = ctx.saved_tensors
-        formula = ctx.formula
+        of_shared, of_predicted, _, of_entropy, _ = grad_outputs
         if torch.is_grad_enabled():
-            gradients = (*grad_outputs[:2], None, grad_outputs[3])
+            formula = ctx.formula
 
             def terms(logits: Tensor) -> ChannelTerms:
                 return channel_terms(logits, target, weight, formula)
 
-            return gradient_of(terms, x, gradients), None, None, None
-        of_shared, of_predicted, _, of_entropy = grad_outputs
+            gradients = (of_shared, of_predicted, None, of_entropy)
+            return gradient_of(terms, x, gradients), *[None] * 5
         result = torch.empty_like(x)
-        for _, rows, part in chunks(x):
-            result[rows, :, part] = _logit_gradient(
-                x[rows, :, part],
-                target[rows, ..., part],
-                None if weight is None else weight[rows, part],
-                formula,
-                None if of_shared is None else of_shared[rows],
-                None if of_predicted is None else of_predicted[rows],
+        rooms = Room(x), Room(x), Room(x)
+        for number, (_, rows, part) in enumerate(chunks(x)):
+            w = None if weight is None else weight[rows, part].to(wide_dtype(x))
+            clear = not on_cpu(x) or bool(ctx.dirty[number])
+            piece = _take(x[rows, :, part], target[rows, ..., part], w, rooms, clear=clear)
+            slopes = _Slopes(
+                None if of_shared is None else of_shared[rows].unsqueeze(-1),
+                None if of_predicted is None else of_predicted[rows].unsqueeze(-1),
                 None if of_entropy is None else of_entropy[rows, part],
             )
-        return result, None, None, None
+            result[rows, :, part] = _gradient(piece, ctx.formula, rooms[2], slopes)
+        return result, *[None] * 5
 
 
-def _logit_gradient(
-    x: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    formula: Formula,
-    of_shared: Tensor | None,
-    of_predicted: Tensor | None,
-    of_entropy: Tensor | None,
-) -> Tensor:
-    """Return the gradient of the logits of one piece, in the wide type."""
-    dtype = wide_dtype(x)
-    t = _values(target, weight, x.to(dtype))
-    p = _probabilities(counted(x, weight, dtype), formula.kind)
-    result = torch.zeros_like(p)
-    if of_shared is not None or of_predicted is not None:
-        slope = result if of_shared is None else t * of_shared.unsqueeze(-1)
-        if of_predicted is not None:
-            slope = slope + of_predicted.unsqueeze(-1)
-        if weight is not None:
-            slope = slope * weight.to(dtype).unsqueeze(1)
-        slope = slope * p
-        result = slope - p * slope.sum(1, keepdim=True)
-        if formula.kind == "sigmoid":
-            result = slope - slope * p
-    if of_entropy is not None:
-        g = of_entropy if weight is None else torch.where(weight > 0, of_entropy, 0.0)
+class _Context(Context, Protocol):
+    formula: Formula
+    dirty: Tensor
+
+
+class _Piece(NamedTuple):
+    """Logits, which may be overwritten, values per channel and weights of a few voxels."""
+
+    x: Tensor
+    t: Tensor
+    weight: Tensor | None
+
+
+class _Slopes(NamedTuple):
+    """Gradients with respect to the terms of a piece."""
+
+    shared: Tensor | None
+    predicted: Tensor | None
+    entropy: Tensor | None
+
+
+def _take(
+    x: Tensor, target: Tensor, weight: Tensor | None, rooms: tuple[Room, ...], *, clear: bool
+) -> _Piece:
+    zeros = weight if clear else None
+    logits = rooms[0].take(x, zeros)
+    if target.ndim < x.ndim:
+        t = _values(target, None, logits)
+    elif target.dtype == logits.dtype and zeros is None:
+        t = target
+    else:
+        t = rooms[1].take(target, zeros)
+    return _Piece(logits, t, weight)
+
+
+def _terms_of_piece(
+    piece: _Piece, formula: Formula, room: Room, *, overlap: bool, entropy: bool
+) -> ChannelTerms:
+    """Return the terms of a piece; what is not needed is empty."""
+    x, t, w = piece
+    shared = predicted = present = each = x.new_empty(0)
+    if entropy:
+        each = _cross_entropy(x, t, formula)
+    if overlap:
+        p = room.like(x)
+        p = torch.sigmoid(x, out=p) if formula.kind == "sigmoid" else torch.softmax(x, 1, out=p)
+        if w is not None:
+            p.mul_(w.unsqueeze(1))
+        predicted = p.sum(-1)
+        shared = p.mul_(t).sum(-1)
+        present = t.sum(-1) if w is None else torch.mul(t, w.unsqueeze(1), out=p).sum(-1)
+    return ChannelTerms(shared, predicted, present, each)
+
+
+def _gradient(piece: _Piece, formula: Formula, room: Room, slopes: _Slopes) -> Tensor:
+    """Return the gradient of the logits of a piece."""
+    x, t, w = piece
+    softmax = formula.kind == "softmax"
+    p = room.like(x)
+    p = torch.softmax(x, 1, out=p) if softmax else torch.sigmoid(x, out=p)
+    result = x
+    if slopes.shared is None and slopes.predicted is None:
+        result.zero_()
+    else:
+        _fill_slope(result, t, w, slopes)
+        result.mul_(p)
+        result.addcmul_(p, result.sum(1, keepdim=True) if softmax else result, value=-1)
+    if slopes.entropy is not None:
+        g = slopes.entropy if w is None else torch.where(w > 0, slopes.entropy, 0.0)
         k = 1.0 if formula.factors is None else formula.factors.unsqueeze(1)
-        t = _smoothed(t, formula.smoothing, x.shape[1] if formula.kind == "softmax" else 2) * k
-        whole = t.sum(1, keepdim=True) if formula.kind == "softmax" else k
-        result = result + (p * whole - t) * g.unsqueeze(1)
+        t = _smoothed(t, formula.smoothing, x.shape[1] if softmax else 2) * k
+        p.mul_(t.sum(1, keepdim=True) if softmax else k)
+        result.addcmul_(p.sub_(t), g.unsqueeze(1))
     return result
+
+
+def _fill_slope(result: Tensor, t: Tensor, weight: Tensor | None, slopes: _Slopes) -> None:
+    """Write the gradient of the sums with respect to each probability."""
+    if slopes.shared is None:
+        result.zero_()
+    else:
+        torch.mul(t, slopes.shared, out=result)
+    if slopes.predicted is not None:
+        result.add_(slopes.predicted)
+    if weight is not None:
+        result.mul_(weight.unsqueeze(1))

@@ -1,12 +1,22 @@
 """Overlap and likelihood of softmax probabilities against a map of classes."""
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from medkit.ops._chunks import Context, chunks, counted, gradient_of, num_chunks, wide_dtype
+from medkit.ops._chunks import (
+    Context,
+    Room,
+    chunks,
+    counted,
+    finite,
+    gradient_of,
+    num_chunks,
+    on_cpu,
+    wide_dtype,
+)
 
 
 class ClassTerms(NamedTuple):
@@ -64,26 +74,28 @@ def class_sums(values: Tensor, index: Tensor, num_classes: int) -> Tensor:
     return torch.stack(sums, dim=-1)
 
 
-def _fast_class_sums(values: Tensor | None, index: Tensor, num_classes: int) -> Tensor:
-    """Return the sums of ``class_sums``, or the counts if there are no values, without gradient."""
-    if index.device.type != "cpu":  # counting with weights is not deterministic there
-        ones = index.new_ones((), dtype=torch.float32).expand(index.shape)
-        return class_sums(ones if values is None else values, index, num_classes)
-    rows = [
-        torch.bincount(
-            labels, None if values is None else values[row].double(), minlength=num_classes
-        )
-        for row, labels in enumerate(index)
-    ]
-    return torch.stack(rows) if rows else index.new_zeros(0, num_classes)
-
-
 def scan_classes(
-    x: Tensor, index: Tensor, weight: Tensor | None, factors: Tensor | None
+    x: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    factors: Tensor | None,
+    *,
+    overlap: bool = True,
+    likelihood: bool = True,
 ) -> ClassTerms:
-    """Return ``class_terms`` of logits without autograd's copies."""
+    """Return ``class_terms`` of logits without autograd's copies.
+
+    Args:
+        x: Logits, ``(batch, channel, voxel)``.
+        index: Class of each voxel, ``(batch, voxel)``.
+        weight: Weight of each voxel, ``(batch, voxel)``, or None.
+        factors: Factor of each class in ``spread``, or None.
+        overlap: Whether the sums are needed; they are empty otherwise.
+        likelihood: Whether the numbers per voxel are needed; they are empty otherwise.
+    """
     apply = cast("Callable[..., tuple[Tensor, ...]]", _SoftmaxScan.apply)  # pyright: ignore[reportUnknownMemberType]  torch leaves it untyped
-    return ClassTerms(*apply(x, index, weight, factors))
+    *terms, _ = apply(x, index, weight, factors, overlap, likelihood)
+    return ClassTerms(*terms)
 
 
 class _SoftmaxScan(torch.autograd.Function):
@@ -92,124 +104,196 @@ class _SoftmaxScan(torch.autograd.Function):
     With :math:`g_c` the gradient of the sums with respect to a probability, that of a logit is
     :math:`p_c\,(g_c - \sum_j p_j g_j)`; surprise adds :math:`p_c - [c = t]` and spread
     :math:`p_c \sum_j k_j - k_c`, each times its own gradient.
+
+    Looking for NaN costs less than clearing the logits of voxels that do not count. So on a CPU
+    a piece is cleared only if NaN has been found in its sums; the last output says where.
     """
 
     @staticmethod
     def forward(
-        x: Tensor, index: Tensor, weight: Tensor | None, factors: Tensor | None
-    ) -> ClassTerms:
-        """Return the terms."""
-        dtype = wide_dtype(x)
+        x: Tensor,
+        index: Tensor,
+        weight: Tensor | None,
+        factors: Tensor | None,
+        overlap: bool,
+        likelihood: bool,
+    ) -> tuple[Tensor, ...]:
+        """Return the terms, and which pieces had to be cleared."""
         batch, channels, voxels = x.shape
-        surprise = x.new_empty(batch, voxels, dtype=dtype)
-        spread = x.new_empty(0 if factors is None else batch, voxels, dtype=dtype)
-        predicted = x.new_zeros(num_chunks(x), batch, channels, dtype=dtype)
-        for number, rows, part in chunks(x):
+        dtype = wide_dtype(x)
+        shared = x.new_zeros(batch if overlap else 0, channels, dtype=dtype)
+        present = torch.zeros_like(shared)
+        predicted = x.new_zeros(num_chunks(x), *shared.shape, dtype=dtype)
+        surprise = x.new_empty(batch if likelihood else 0, voxels, dtype=dtype)
+        spread = x.new_empty(len(surprise) if factors is not None else 0, voxels, dtype=dtype)
+        dirty = torch.zeros(sum(1 for _ in chunks(x)), dtype=torch.bool)
+        rooms = Room(x), Room(x)
+        look = weight is not None and on_cpu(x)
+        for piece, (number, rows, part) in enumerate(chunks(x)):
             w = None if weight is None else weight[rows, part].to(dtype)
-            piece = counted(x[rows, :, part], w, dtype)
-            below_top = piece - piece.amax(1, keepdim=True)
-            at_target = below_top.gather(1, index[rows, part].unsqueeze(1)).squeeze(1)
-            mean = None if factors is None else (below_top * factors.unsqueeze(1)).sum(1)
-            odds = below_top.exp_()
-            total = odds.sum(1)
-            share = total.reciprocal() if w is None else w / total
-            predicted[number, rows] = odds.mul_(share.unsqueeze(1)).sum(-1)
-            log_total = total.log_()
-            torch.sub(log_total, at_target, out=surprise[rows, part])
-            if factors is not None and mean is not None:
-                spread[rows, part] = log_total * factors.sum() - mean
-        w = None if weight is None else weight.to(dtype)
-        shared = (-surprise).exp_()
-        shared = shared if w is None else shared.mul_(w)
-        return ClassTerms(
-            _fast_class_sums(shared, index, channels).to(dtype),
-            predicted.sum(0),
-            _fast_class_sums(w, index, channels).to(dtype),
-            surprise,
-            spread,
-        )
+            labels = index[rows, part]
+            logits = rooms[0].take(x[rows, :, part], None if look else w)
+            terms = _terms_of_piece(logits, labels, w, factors, rooms[1], overlap, likelihood)
+            if look and not finite(terms.predicted if overlap else terms.surprise.sum()):
+                dirty[piece] = True
+                logits = rooms[0].take(x[rows, :, part], w)
+                terms = _terms_of_piece(logits, labels, w, factors, rooms[1], overlap, likelihood)
+            if overlap:
+                shared[rows] += terms.intersection
+                predicted[number, rows] = terms.predicted
+                present[rows] += terms.target
+            if likelihood:
+                surprise[rows, part] = terms.surprise
+            if len(spread):
+                spread[rows, part] = terms.spread
+        return shared, predicted.sum(0), present, surprise, spread, dirty
 
     @staticmethod
     def setup_context(
-        ctx: Context, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, ...]
+        ctx: "_Context",
+        inputs: tuple[Tensor, Tensor, Tensor | None, Tensor | None, bool, bool],
+        output: tuple[Tensor, ...],
     ) -> None:
-        """Keep the arguments, and the surprise, which the caller holds anyway."""
-        ctx.save_for_backward(*inputs, output[3])
-        ctx.mark_non_differentiable(output[2])
+        """Keep the arguments."""
+        ctx.save_for_backward(*inputs[:4])
+        ctx.dirty = output[5]
+        ctx.mark_non_differentiable(output[2], output[5])
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(
-        ctx: Context, *grad_outputs: Tensor | None
-    ) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: "_Context", *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradient of the logits."""
-        x, index, weight, factors, surprise = ctx.saved_tensors
+        x, index, weight, factors = ctx.saved_tensors
+        of_shared, of_predicted, _, of_surprise, of_spread, _ = grad_outputs
         if torch.is_grad_enabled():
-            gradients = (*grad_outputs[:2], None, *grad_outputs[3:])
+            gradients = (of_shared, of_predicted, None, of_surprise, of_spread)
 
             def formula(logits: Tensor) -> ClassTerms:
                 return class_terms(logits, index, weight, factors, logits=True)
 
-            return gradient_of(formula, x, gradients), None, None, None
-        of_shared, of_predicted, _, of_surprise, of_spread = grad_outputs
+            return gradient_of(formula, x, gradients), *[None] * 5
         result = torch.empty_like(x)
-        for _, rows, part in chunks(x):
-            piece = _Piece(
-                x[rows, :, part],
+        rooms = Room(x), Room(x)
+        for piece, (_, rows, part) in enumerate(chunks(x)):
+            w = None if weight is None else weight[rows, part].to(wide_dtype(x))
+            clear = w if not on_cpu(x) or bool(ctx.dirty[piece]) else None
+            logits = rooms[0].take(x[rows, :, part], clear)
+            p = torch.softmax(logits, dim=1, out=rooms[1].like(logits))
+            _to_gradient(
+                p,
                 index[rows, part],
-                None if weight is None else weight[rows, part],
-                surprise[rows, part],
+                w,
+                rooms[0],
+                _Slopes(
+                    None if of_shared is None else of_shared[rows],
+                    None if of_predicted is None else of_predicted[rows],
+                    None if of_surprise is None else of_surprise[rows, part],
+                    None if of_spread is None else of_spread[rows, part],
+                    factors,
+                ),
             )
-            result[rows, :, part] = _logit_gradient(
-                piece,
-                factors,
-                None if of_shared is None else of_shared[rows],
-                None if of_predicted is None else of_predicted[rows],
-                None if of_surprise is None else of_surprise[rows, part],
-                None if of_spread is None else of_spread[rows, part],
-            )
-        return result, None, None, None
+            result[rows, :, part] = p
+        return result, *[None] * 5
 
 
-class _Piece(NamedTuple):
-    x: Tensor
-    labels: Tensor
-    weight: Tensor | None
-    surprise: Tensor
-
-
-def _logit_gradient(
-    piece: _Piece,
+def _terms_of_piece(
+    logits: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
     factors: Tensor | None,
-    of_shared: Tensor | None,
-    of_predicted: Tensor | None,
-    of_surprise: Tensor | None,
-    of_spread: Tensor | None,
-) -> Tensor:
-    """Return the gradient of the logits of one piece, in the wide type."""
-    dtype = wide_dtype(piece.x)
-    w = None if piece.weight is None else piece.weight.to(dtype)
-    p = torch.softmax(counted(piece.x, w, dtype), dim=1)
-    common = torch.zeros_like(piece.surprise)
-    extra = torch.zeros_like(piece.surprise)
-    if of_predicted is not None:
-        common = common - (p * of_predicted.unsqueeze(-1)).sum(1)
-    if of_shared is not None:
-        extra = (-piece.surprise).exp() * of_shared.gather(1, piece.labels)
-        common = common - extra
-    if w is not None:
-        common, extra = common * w, extra * w
-    if of_surprise is not None:
-        of_surprise = of_surprise if w is None else torch.where(w > 0, of_surprise, 0.0)
-        common, extra = common + of_surprise, extra - of_surprise
-    if of_spread is not None and factors is not None:
-        of_spread = of_spread if w is None else torch.where(w > 0, of_spread, 0.0)
-        common = common + of_spread * factors.sum()
-    slope = common.unsqueeze(1)
-    if of_predicted is not None:
-        own = of_predicted.unsqueeze(-1)
-        slope = slope + (own if w is None else own * w.unsqueeze(1))
-    p.mul_(slope)
-    if of_spread is not None and factors is not None:
-        p.sub_(of_spread.unsqueeze(1) * factors.unsqueeze(1))
-    return p.scatter_add_(1, piece.labels.unsqueeze(1), extra.unsqueeze(1))
+    room: Room,
+    overlap: bool,
+    likelihood: bool,
+) -> ClassTerms:
+    """Return the terms of a piece; what is not needed is empty. ``logits`` are overwritten."""
+    nothing = logits.new_empty(0)
+    surprise = spread = shared = predicted = present = nothing
+    p = room.like(logits)
+    if likelihood:
+        torch.log_softmax(logits, dim=1, out=p)
+        at_target = p.gather(1, labels.unsqueeze(1)).squeeze(1)
+        surprise = -at_target
+        if factors is not None:
+            spread = -torch.mul(p, factors.unsqueeze(1), out=logits).sum(1)
+        if overlap:
+            p.exp_()
+            at_target.exp_()
+    else:
+        torch.softmax(logits, dim=1, out=p)
+        at_target = p.gather(1, labels.unsqueeze(1)).squeeze(1)
+    if overlap:
+        if weight is not None:
+            p.mul_(weight.unsqueeze(1))
+            at_target.mul_(weight)
+        shared = _fast_class_sums(at_target, labels, p.shape[1])
+        predicted = p.sum(-1)
+        present = _fast_class_sums(weight, labels, p.shape[1])
+    return ClassTerms(shared, predicted, present, surprise, spread)
+
+
+def _fast_class_sums(values: Tensor | None, labels: Tensor, num_classes: int) -> Tensor:
+    """Return the sums of ``class_sums``, or the counts if there are no values, without gradient."""
+    if not on_cpu(labels):  # counting with weights has no fixed order there
+        ones = labels.new_ones((), dtype=torch.float32).expand(labels.shape)
+        return class_sums(ones if values is None else values, labels, num_classes)
+    rows = [
+        torch.bincount(each, None if values is None else values[row].double(), num_classes)
+        for row, each in enumerate(labels)
+    ]
+    return torch.stack(rows)
+
+
+class _Context(Context, Protocol):
+    dirty: Tensor
+
+
+class _Slopes(NamedTuple):
+    """Gradients with respect to the terms of a piece, and the factors of ``spread``."""
+
+    shared: Tensor | None
+    predicted: Tensor | None
+    surprise: Tensor | None
+    spread: Tensor | None
+    factors: Tensor | None
+
+
+def _to_gradient(
+    p: Tensor, labels: Tensor, weight: Tensor | None, room: Room, slopes: _Slopes
+) -> None:
+    """Turn the probabilities of a piece into the gradient of its logits.
+
+    It is ``p * (own + common)``, with ``own`` of each class and ``common`` of each voxel, and
+    ``extra`` at the target.
+    """
+    own = None if slopes.predicted is None else slopes.predicted.unsqueeze(-1)
+    common, extra = p.new_zeros(labels.shape), p.new_zeros(labels.shape)
+    if own is not None:
+        common -= torch.mul(p, own, out=room.like(p)).sum(1)
+    if slopes.shared is not None:
+        at_target = p.gather(1, labels.unsqueeze(1)).squeeze(1)
+        extra += at_target.mul_(slopes.shared.gather(1, labels))
+        common -= extra
+    if weight is not None:
+        common *= weight
+        extra *= weight
+    if slopes.surprise is not None:
+        surprise = _where_counted(slopes.surprise, weight)
+        common += surprise
+        extra -= surprise
+    spread = None
+    if slopes.spread is not None and slopes.factors is not None:
+        spread = _where_counted(slopes.spread, weight)
+        common += spread * slopes.factors.sum()
+    if own is None:
+        p.mul_(common.unsqueeze(1))
+    elif weight is None:
+        p.mul_(torch.add(own, common.unsqueeze(1), out=room.like(p)))
+    else:
+        p.mul_(torch.addcmul(common.unsqueeze(1), own, weight.unsqueeze(1), out=room.like(p)))
+    if spread is not None and slopes.factors is not None:
+        p.addcmul_(spread.unsqueeze(1), slopes.factors.unsqueeze(1), value=-1)
+    p.scatter_add_(1, labels.unsqueeze(1), extra.unsqueeze(1))
+
+
+def _where_counted(values: Tensor, weight: Tensor | None) -> Tensor:
+    return values if weight is None else torch.where(weight > 0, values, 0.0)

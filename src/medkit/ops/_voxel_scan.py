@@ -11,22 +11,24 @@ from torch import Tensor
 from medkit._core import check
 from medkit.ops._channel_scan import Formula, channel_terms, scan_channels
 from medkit.ops._chunks import wide_dtype
-from medkit.ops._class_scan import ClassTerms, class_terms, scan_classes
+from medkit.ops._class_scan import class_terms, scan_classes
 from medkit.ops._overlap import Overlap
 
 Activation = Literal["softmax", "sigmoid"]
+Needs = Literal["both", "overlap", "cross_entropy"]
 
 
 class VoxelScan(NamedTuple):
     """What one pass over the voxels gives.
 
     Attributes:
-        overlap: Sums of probability and target per sample and channel.
-        cross_entropy: Cross entropy of each voxel, not multiplied by the voxel's weight.
+        overlap: Sums of probability and target per sample and channel; None if not needed.
+        cross_entropy: Cross entropy of each voxel, not multiplied by the voxel's weight; None if
+            not needed.
     """
 
-    overlap: Overlap
-    cross_entropy: Float[Tensor, "batch *spatial"]
+    overlap: Overlap | None
+    cross_entropy: Float[Tensor, "batch *spatial"] | None
 
 
 def voxel_scan(
@@ -37,6 +39,7 @@ def voxel_scan(
     weight: Shaped[Tensor, "batch *spatial"] | None = None,
     class_weight: Sequence[float] | Float[Tensor, " channel"] | None = None,
     label_smoothing: float = 0.0,
+    needs: Needs = "both",
 ) -> VoxelScan:
     r"""Return soft overlap per class and cross entropy per voxel, from one pass over the voxels.
 
@@ -68,13 +71,14 @@ def voxel_scan(
             each voxel once.
         class_weight: Factor of each class in the cross entropy; None is one.
         label_smoothing: Share of the target in the cross entropy that is spread over all classes.
+        needs: Which of the results to make; one costs less than "both".
 
     Returns:
         The overlap and the cross entropy. Where the weight is zero the cross entropy is finite
         and has no meaning.
 
     Raises:
-        ValueError: If ``activation`` is unknown.
+        ValueError: If ``activation`` or ``needs`` is unknown.
 
     Example:
         >>> import torch
@@ -86,58 +90,86 @@ def voxel_scan(
         tensor([[0.6931, 0.0000]])
     """
     check.one_of("activation", activation, ("softmax", "sigmoid", None))
+    check.one_of("needs", needs, ("both", "overlap", "cross_entropy"))
     batch, channels = input.shape[:2]
     voxels = math.prod(input.shape[2:])
-    x = input.reshape(batch, channels, voxels)
-    w = None if weight is None else weight.reshape(batch, voxels)
     wide = wide_dtype(input)
+    x = input.reshape(batch, channels, voxels)
+    t = target.reshape(x.shape if target.ndim == input.ndim else (batch, voxels))
+    w = None if weight is None else weight.reshape(batch, voxels)
     k = None
     if class_weight is not None:
         k = torch.as_tensor(class_weight, dtype=wide, device=input.device)
-    plain = (
-        torch.compiler.is_compiling()
-        or activation is None
-        or target.requires_grad
-        or (weight is not None and weight.requires_grad)
-        or (k is not None and k.requires_grad)
-    )
-    if target.ndim < input.ndim and activation != "sigmoid":
-        index = target.reshape(batch, voxels)
-        terms, entropy = _class_terms(x, index, w, k, label_smoothing, activation, plain=plain)
-        intersection, predicted, present = terms[:3]
+    if t.ndim < x.ndim and activation != "sigmoid":
+        sums, entropy = _classes(x, t, w, k, label_smoothing, activation, needs)
     else:
-        t = target.reshape(x.shape if target.ndim == input.ndim else (batch, voxels))
-        kind = activation or ("classes" if channels > 1 else "binary")
-        formula = Formula(kind, k, label_smoothing)
-        scan = channel_terms if plain else scan_channels
-        intersection, predicted, present, entropy = scan(x, t, w, formula)
-    if w is None:
+        sums, entropy = _channels(x, t, w, k, label_smoothing, activation, needs)
+    overlap, cross_entropy = None, None
+    if needs != "cross_entropy":
         counted = x.new_full((batch, 1), voxels, dtype=wide)
-    else:
-        counted = w.to(wide).sum(-1, keepdim=True)
-    return VoxelScan(
-        Overlap(intersection, predicted, present, counted), entropy.reshape(batch, *input.shape[2:])
-    )
+        if w is not None:
+            counted = w.sum(-1, keepdim=True, dtype=wide)
+        overlap = Overlap(*sums, counted)
+    if needs != "overlap":
+        cross_entropy = entropy.reshape(batch, *input.shape[2:])
+    return VoxelScan(overlap, cross_entropy)
 
 
-def _class_terms(
+def _needs_autograd(*tensors: Tensor | None) -> bool:
+    """Return whether the plain formula is called for: to be compiled, or for other gradients."""
+    return torch.compiler.is_compiling() or any(t is not None and t.requires_grad for t in tensors)
+
+
+def _classes(
     x: Tensor,
     index: Tensor,
     weight: Tensor | None,
     factors: Tensor | None,
     smoothing: float,
     activation: Activation | None,
-    *,
-    plain: bool,
-) -> tuple[ClassTerms, Tensor]:
+    needs: Needs,
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
     spread = None
-    if smoothing:
+    if smoothing and needs != "overlap":
         spread = x.new_ones(x.shape[1], dtype=wide_dtype(x)) if factors is None else factors
-    if plain:
+    if activation is None or _needs_autograd(weight, spread):
         terms = class_terms(x, index, weight, spread, logits=activation == "softmax")
     else:
-        terms = scan_classes(x, index, weight, spread)
-    entropy = terms.surprise if factors is None else terms.surprise * factors[index]
-    if smoothing:
+        terms = scan_classes(
+            x,
+            index,
+            weight,
+            spread,
+            overlap=needs != "cross_entropy",
+            likelihood=needs != "overlap",
+        )
+    entropy = terms.surprise
+    if factors is not None and needs != "overlap":
+        entropy = entropy * factors[index]
+    if spread is not None:
         entropy = (1 - smoothing) * entropy + smoothing / x.shape[1] * terms.spread
-    return terms, entropy
+    return terms[:3], entropy
+
+
+def _channels(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    factors: Tensor | None,
+    smoothing: float,
+    activation: Activation | None,
+    needs: Needs,
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    formula = Formula(activation or ("classes" if x.shape[1] > 1 else "binary"), factors, smoothing)
+    if activation is None or _needs_autograd(target, weight, factors):
+        terms = channel_terms(x, target, weight, formula)
+    else:
+        terms = scan_channels(
+            x,
+            target,
+            weight,
+            formula,
+            overlap=needs != "cross_entropy",
+            entropy=needs != "overlap",
+        )
+    return terms[:3], terms.cross_entropy

@@ -140,6 +140,7 @@ def cross_entropy(
         else:
             value = math.fsum(-w * _xlogy(y, v) for w, y, v in zip(k, s, q, strict=True))
             share = math.fsum(w * y for w, y in zip(k, t, strict=True))
+            value = value if share else 0.0
         terms[place], parts[place] = weight[place] * value, weight[place] * share
     if top_k is not None:
         ranked = sorted((tuple(v) for v in np.argwhere(parts > 0)), key=lambda v: -terms[v])

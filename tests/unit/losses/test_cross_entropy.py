@@ -215,3 +215,20 @@ def test_no_voxel_at_all_costs_nothing() -> None:
 
     assert cross_entropy_loss(logits, labels, top_k=0.5).item() == 0
     assert np.isfinite(cross_entropy_loss(logits, labels).item())
+
+
+@pytest.mark.parametrize("voxels_of_a_structure", [0, 1])
+def test_smoothing_gives_a_dropped_background_no_part(voxels_of_a_structure: int) -> None:
+    logits = torch.randn(1, 3, 8, 8, requires_grad=True)
+    target = torch.zeros(1, 8, 8, dtype=torch.long)
+    target.view(-1)[:voxels_of_a_structure] = 2
+
+    value = cross_entropy_loss(logits, target, include_background=False, label_smoothing=0.1)
+    value.backward()
+
+    alone = cross_entropy_loss(
+        logits.detach(), target, ignore_index=0, class_weight=[0.0, 1.0, 1.0], label_smoothing=0.1
+    )
+    assert_close(value, alone)
+    assert float(value.detach()) < 10
+    assert not logits.grad[:, :, target[0] == 0].any()

@@ -44,7 +44,7 @@ def results_and_gradient(
 def test_classes_in_pieces_equal_the_plain_formula(
     elements: int, factors: bool, weight: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_chunks, "CPU_ELEMENTS", elements)
+    monkeypatch.setattr(_chunks, "PIECE_ELEMENTS", elements)
     x = torch.randn(BATCH, CHANNELS, VOXELS, dtype=torch.float64, requires_grad=True)
     index, w = torch.randint(0, CHANNELS, (BATCH, VOXELS)), weights(weight)
     k = torch.rand(CHANNELS, dtype=torch.float64) if factors else None
@@ -73,7 +73,7 @@ def test_classes_in_pieces_equal_the_plain_formula(
 def test_channels_in_pieces_equal_the_plain_formula(
     case: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_chunks, "CPU_ELEMENTS", case["elements"])
+    monkeypatch.setattr(_chunks, "PIECE_ELEMENTS", case["elements"])
     x = torch.randn(BATCH, CHANNELS, VOXELS, dtype=torch.float64, requires_grad=True)
     target = torch.rand(BATCH, CHANNELS, VOXELS)
     if case["target"] == "map":
@@ -157,8 +157,11 @@ class LargestNew(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("options", [{}, {"class_weight": (1.0,) * 8, "label_smoothing": 0.1}])
-def test_builds_no_one_hot_and_one_tensor_of_the_size_of_the_input(options: dict) -> None:
+def test_builds_no_one_hot_and_one_tensor_of_the_size_of_the_input(
+    options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Forward none; backward the gradient itself."""
+    monkeypatch.setattr(_chunks, "PIECE_ELEMENTS", 2**17)
     x = torch.randn(1, 8, 2**17, requires_grad=True)
     labels = torch.randint(0, 8, (1, 2**17))
 

@@ -299,7 +299,5 @@ def test_a_map_in_another_place_is_an_error() -> None:
     image = Volume(torch.zeros(1, 4, 5, 6), np.diag([3.0, 1.0, 1.0, 1.0]))
     elsewhere = Volume(torch.ones(1, 4, 5, 6), np.eye(4))
 
-    with pytest.raises(
-        ValueError, match=r"maps\['Truth'\] must be where the image is"
-    ):
+    with pytest.raises(ValueError, match=r"maps\['Truth'\] must be where the image is"):
         overlay(image, {"Truth": elsewhere})
