@@ -164,9 +164,7 @@ def _reduce(
     reduction: Reduction,
 ) -> Tensor:
     weights = _class_weight_of(voxels, terms, entropy, activation)
-    if (
-        weights is not None
-    ):  # smoothing gives voxels of a class of weight zero a part; they have none
+    if weights is not None:  # label smoothing would give a class of weight zero a part
         terms = torch.where(weights > 0, terms, 0.0)
     if voxels.weight is not None:
         terms = terms * voxels.weight

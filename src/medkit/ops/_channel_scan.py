@@ -192,8 +192,11 @@ class _ChannelScan(torch.autograd.Function):
 
             gradients = (of_shared, of_predicted, None, of_entropy)
             return gradient_of(terms, x, gradients), *[None] * 5
+        if (given := of_predicted if of_shared is None else of_shared) is not None:
+            of_shared = torch.zeros_like(given) if of_shared is None else of_shared
+            of_predicted = torch.zeros_like(given) if of_predicted is None else of_predicted
         result = torch.empty_like(x)
-        rooms = Room(x), Room(x), Room(x)
+        rooms = tuple(Room(x) for _ in range(4))
         for number, (_, rows, part) in enumerate(chunks(x)):
             w = None if weight is None else weight[rows, part].to(wide_dtype(x))
             clear = not on_cpu(x) or bool(ctx.dirty[number])
@@ -203,7 +206,7 @@ class _ChannelScan(torch.autograd.Function):
                 None if of_predicted is None else of_predicted[rows].unsqueeze(-1),
                 None if of_entropy is None else of_entropy[rows, part],
             )
-            result[rows, :, part] = _gradient(piece, ctx.formula, rooms[2], slopes)
+            _write_gradient(result[rows, :, part], piece, ctx.formula, (rooms[2], rooms[3]), slopes)
         return result, *[None] * 5
 
 
@@ -213,7 +216,7 @@ class _Context(Context, Protocol):
 
 
 class _Piece(NamedTuple):
-    """Logits, which may be overwritten, values per channel and weights of a few voxels."""
+    """Logits, values per channel and weights of a few voxels."""
 
     x: Tensor
     t: Tensor
@@ -221,7 +224,7 @@ class _Piece(NamedTuple):
 
 
 class _Slopes(NamedTuple):
-    """Gradients with respect to the terms of a piece."""
+    """Gradients with respect to the terms of a piece; those of the sums are both there or none."""
 
     shared: Tensor | None
     predicted: Tensor | None
@@ -232,14 +235,16 @@ def _take(
     x: Tensor, target: Tensor, weight: Tensor | None, rooms: tuple[Room, ...], *, clear: bool
 ) -> _Piece:
     zeros = weight if clear else None
-    logits = rooms[0].take(x, zeros)
+    logits = _wide(x, zeros, rooms[0])
     if target.ndim < x.ndim:
-        t = _values(target, None, logits)
-    elif target.dtype == logits.dtype and zeros is None:
-        t = target
-    else:
-        t = rooms[1].take(target, zeros)
-    return _Piece(logits, t, weight)
+        return _Piece(logits, _values(target, None, logits), weight)
+    return _Piece(logits, _wide(target, zeros, rooms[1]), weight)
+
+
+def _wide(values: Tensor, zeros: Tensor | None, room: Room) -> Tensor:
+    """Return values in the type of the room, themselves if nothing is to change."""
+    same = zeros is None and values.dtype == room.memory.dtype
+    return values if same else room.take(values, zeros)
 
 
 def _terms_of_piece(
@@ -261,35 +266,29 @@ def _terms_of_piece(
     return ChannelTerms(shared, predicted, present, each)
 
 
-def _gradient(piece: _Piece, formula: Formula, room: Room, slopes: _Slopes) -> Tensor:
-    """Return the gradient of the logits of a piece."""
+def _write_gradient(
+    result: Tensor, piece: _Piece, formula: Formula, rooms: tuple[Room, Room], slopes: _Slopes
+) -> None:
+    """Write the gradient of the logits of a piece."""
     x, t, w = piece
     softmax = formula.kind == "softmax"
-    p = room.like(x)
+    p = rooms[0].like(x)
     p = torch.softmax(x, 1, out=p) if softmax else torch.sigmoid(x, out=p)
-    result = x
-    if slopes.shared is None and slopes.predicted is None:
-        result.zero_()
+    gradient = result if result.dtype == p.dtype else rooms[1].like(x)
+    if slopes.shared is None or slopes.predicted is None:
+        gradient.zero_()
     else:
-        _fill_slope(result, t, w, slopes)
-        result.mul_(p)
-        result.addcmul_(p, result.sum(1, keepdim=True) if softmax else result, value=-1)
+        slope = torch.addcmul(slopes.predicted, t, slopes.shared, out=rooms[1].like(x))
+        if w is not None:
+            slope.mul_(w.unsqueeze(1))
+        slope.mul_(p)
+        common = slope.sum(1, keepdim=True) if softmax else slope
+        torch.addcmul(slope, p, common, value=-1, out=gradient)
     if slopes.entropy is not None:
         g = slopes.entropy if w is None else torch.where(w > 0, slopes.entropy, 0.0)
         k = 1.0 if formula.factors is None else formula.factors.unsqueeze(1)
         t = _smoothed(t, formula.smoothing, x.shape[1] if softmax else 2) * k
         p.mul_(t.sum(1, keepdim=True) if softmax else k)
-        result.addcmul_(p.sub_(t), g.unsqueeze(1))
-    return result
-
-
-def _fill_slope(result: Tensor, t: Tensor, weight: Tensor | None, slopes: _Slopes) -> None:
-    """Write the gradient of the sums with respect to each probability."""
-    if slopes.shared is None:
-        result.zero_()
-    else:
-        torch.mul(t, slopes.shared, out=result)
-    if slopes.predicted is not None:
-        result.add_(slopes.predicted)
-    if weight is not None:
-        result.mul_(weight.unsqueeze(1))
+        gradient.addcmul_(p.sub_(t), g.unsqueeze(1))
+    if gradient is not result:
+        result.copy_(gradient)

@@ -179,7 +179,8 @@ class _SoftmaxScan(torch.autograd.Function):
             clear = w if not on_cpu(x) or bool(ctx.dirty[piece]) else None
             logits = rooms[0].take(x[rows, :, part], clear)
             p = torch.softmax(logits, dim=1, out=rooms[1].like(logits))
-            _to_gradient(
+            _write_gradient(
+                result[rows, :, part],
                 p,
                 index[rows, part],
                 w,
@@ -192,7 +193,6 @@ class _SoftmaxScan(torch.autograd.Function):
                     factors,
                 ),
             )
-            result[rows, :, part] = p
         return result, *[None] * 5
 
 
@@ -257,22 +257,27 @@ class _Slopes(NamedTuple):
     factors: Tensor | None
 
 
-def _to_gradient(
-    p: Tensor, labels: Tensor, weight: Tensor | None, room: Room, slopes: _Slopes
+def _write_gradient(
+    result: Tensor,
+    p: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
+    room: Room,
+    slopes: _Slopes,
 ) -> None:
-    """Turn the probabilities of a piece into the gradient of its logits.
+    """Write the gradient of the logits of a piece; the probabilities are overwritten.
 
     It is ``p * (own + common)``, with ``own`` of each class and ``common`` of each voxel, and
     ``extra`` at the target.
     """
+    at = labels.unsqueeze(1)
     own = None if slopes.predicted is None else slopes.predicted.unsqueeze(-1)
-    common, extra = p.new_zeros(labels.shape), p.new_zeros(labels.shape)
+    extra = p.new_zeros(labels.shape)
+    if slopes.shared is not None:
+        extra = p.gather(1, at).squeeze(1).mul_(slopes.shared.gather(1, labels))
+    common = -extra
     if own is not None:
         common -= torch.mul(p, own, out=room.like(p)).sum(1)
-    if slopes.shared is not None:
-        at_target = p.gather(1, labels.unsqueeze(1)).squeeze(1)
-        extra += at_target.mul_(slopes.shared.gather(1, labels))
-        common -= extra
     if weight is not None:
         common *= weight
         extra *= weight
@@ -284,15 +289,18 @@ def _to_gradient(
     if slopes.spread is not None and slopes.factors is not None:
         spread = _where_counted(slopes.spread, weight)
         common += spread * slopes.factors.sum()
-    if own is None:
-        p.mul_(common.unsqueeze(1))
-    elif weight is None:
-        p.mul_(torch.add(own, common.unsqueeze(1), out=room.like(p)))
-    else:
-        p.mul_(torch.addcmul(common.unsqueeze(1), own, weight.unsqueeze(1), out=room.like(p)))
+    factor = common.unsqueeze(1)
+    if own is not None and weight is None:
+        factor = torch.add(own, factor, out=room.like(p))
+    elif own is not None and weight is not None:
+        factor = torch.addcmul(factor, own, weight.unsqueeze(1), out=room.like(p))
+    same = result.dtype == p.dtype
+    target = torch.mul(p, factor, out=result) if same else p.mul_(factor)
     if spread is not None and slopes.factors is not None:
-        p.addcmul_(spread.unsqueeze(1), slopes.factors.unsqueeze(1), value=-1)
-    p.scatter_add_(1, labels.unsqueeze(1), extra.unsqueeze(1))
+        target.addcmul_(spread.unsqueeze(1), slopes.factors.unsqueeze(1), value=-1)
+    target.scatter_add_(1, at, extra.unsqueeze(1))
+    if not same:
+        result.copy_(target)
 
 
 def _where_counted(values: Tensor, weight: Tensor | None) -> Tensor:

@@ -82,12 +82,12 @@ def voxel_scan(
 
     Example:
         >>> import torch
-        >>> logits = torch.tensor([[[0.0, 9.0], [0.0, -9.0]]])
+        >>> logits = torch.tensor([[[0.0, 3.0], [0.0, -3.0]]])
         >>> scan = voxel_scan(logits, torch.tensor([[1, 0]]))
         >>> scan.overlap.intersection
-        tensor([[1.0000, 0.5000]])
+        tensor([[0.9975, 0.5000]])
         >>> scan.cross_entropy.round(decimals=4)
-        tensor([[0.6931, 0.0000]])
+        tensor([[0.6931, 0.0025]])
     """
     check.one_of("activation", activation, ("softmax", "sigmoid", None))
     check.one_of("needs", needs, ("both", "overlap", "cross_entropy"))
