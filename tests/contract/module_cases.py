@@ -3,10 +3,20 @@
 import inspect
 from functools import partial
 
+import torch
 from torch import nn
 
 import medkit.nn
-from medkit.nn import DropPath, MixTransformer3D, PatchEmbed3D, SegFormer3D
+from medkit.nn import (
+    CoordinateMLP,
+    DropPath,
+    FourierFeatures,
+    MixTransformer3D,
+    PatchEmbed3D,
+    SegFormer2D,
+    SegFormer3D,
+    Sine,
+)
 from medkit.testing import Report, module_report
 
 Case = dict[str, object]
@@ -20,11 +30,35 @@ TINY = {
 
 VOLUME = (2, 2, 32, 33, 32)
 
+
+def encoded_mlp(
+    *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> CoordinateMLP:
+    """Return a coordinate network on Fourier features."""
+    encoding = FourierFeatures(3, num_frequencies=4, device=device, dtype=dtype)
+    return CoordinateMLP(
+        3, width=8, depth=2, encoding=encoding, dropout_after=(2,), device=device, dtype=dtype
+    )
+
+
 CASES: dict[str, Case] = {
+    "CoordinateMLP": {
+        "factory": partial(CoordinateMLP, 3, width=8, depth=2, dropout_after=(2,)),
+        "sample": (2, 3),
+        "vary": {"activation": (nn.ReLU, Sine)},
+    },
+    "CoordinateMLP with Fourier features": {
+        "factory": encoded_mlp,
+        "sample": (2, 3),
+    },
     "DropPath": {
         "factory": DropPath,
         "sample": (2, 3, 4, 4),
         "vary": {"rate": (0.0, 0.5)},
+    },
+    "FourierFeatures": {
+        "factory": partial(FourierFeatures, 3, num_frequencies=4),
+        "sample": (2, 3),
     },
     "MixTransformer3D": {
         "factory": partial(MixTransformer3D, 2, **TINY),
@@ -35,6 +69,11 @@ CASES: dict[str, Case] = {
         "sample": (2, 2, 9, 8, 10),
         "vary": {"kernel_size": (7, 3), "stride": (4, 2)},
     },
+    "SegFormer2D": {
+        "factory": partial(SegFormer2D, 2, 3, **TINY, decoder_dim=16),
+        "sample": (2, 2, 32, 37),
+        "vary": {"profile": ("segformer3d", "medicai")},
+    },
     "SegFormer3D": {
         "factory": partial(SegFormer3D, 2, 3, **TINY, decoder_dim=16),
         "sample": VOLUME,
@@ -43,6 +82,10 @@ CASES: dict[str, Case] = {
     "SegFormer3D with checkpoints": {
         "factory": partial(SegFormer3D, 2, 3, **TINY, decoder_dim=16, checkpoint=True),
         "sample": VOLUME,
+    },
+    "Sine": {
+        "factory": Sine,
+        "sample": (2, 3),
     },
 }
 

@@ -97,7 +97,59 @@ class SegFormer(nn.Module):
 
 
 class SegFormer2D(SegFormer):
-    """SegFormer for images; ``SegFormer3D`` says the rest."""
+    """Segments images with a hierarchical transformer and an all-MLP decoder, 3.7 M parameters.
+
+    ``SegFormer3D`` in two dimensions, which says what is computed; sizes, profiles and tensor
+    names are the same with one axis less, and keys and values live on grids 8, 4, 2 and 1 times
+    coarser. This is the SegFormer of medicai, with batch normalisation inside the feed-forward
+    networks and LayerNorm in the decoder, so that weights of the authors of SegFormer do not fit.
+
+    =======  ==========  ===============================
+    variant  parameters  blocks and channels
+    =======  ==========  ===============================
+    ``b0``    3,725,155  2 2 2 2, 32 64 160 256
+    ``b1``   13,696,451  2 2 2 2, 64 128 320 512
+    ``b2``   24,758,211  3 4 6 3, 64 128 320 512
+    ``b3``   44,664,771  3 4 18 3, 64 128 320 512
+    ``b4``   61,462,467  3 8 27 3, 64 128 320 512
+    ``b5``   82,094,019  3 6 40 3, 64 128 320 512
+    =======  ==========  ===============================
+
+    Args:
+        in_channels: Channels of the input, 3 for colours.
+        num_classes: Channels of the output.
+        variant: As in ``SegFormer3D``, as all that follow.
+        embed_dims: Channels of each stage.
+        depths: Blocks of each stage.
+        num_heads: Attention heads of each stage; each divides the channels.
+        sr_ratios: How many times coarser the grid of keys and values is along each axis.
+        mlp_ratios: Hidden channels of the feed-forward networks, as multiples of ``embed_dims``.
+        decoder_dim: Channels of the decoder.
+        norm_eps: Added to the variance in the LayerNorms of blocks and stages; None takes that
+            of the profile.
+        dropout: Probability of dropping an element before the last layer while training.
+        drop_path_rate: Probability of dropping the last block for a sample while training, in
+            [0, 1); it grows linearly from 0 at the first. None takes that of the profile.
+        profile: Which program's numbers to reproduce.
+        checkpoint: Whether to compute each block again in the backward pass instead of keeping
+            what is inside.
+        device: Where the parameters are made.
+        dtype: Type of the parameters.
+
+    Raises:
+        ValueError: If an argument is out of range, or an input has another rank or number of
+            channels or is smaller than 32 along an axis.
+
+    Example:
+        >>> import torch
+        >>> model = SegFormer2D(in_channels=3, num_classes=2, profile="medicai").eval()
+        >>> model(torch.zeros(1, 3, 65, 100)).shape
+        torch.Size([1, 2, 65, 100])
+
+    References:
+        E. Xie, W. Wang, Z. Yu, A. Anandkumar, J. M. Alvarez, P. Luo. SegFormer: Simple and
+        Efficient Design for Semantic Segmentation with Transformers. NeurIPS 2021, equation 4.
+    """
 
     spatial_dims = 2
 

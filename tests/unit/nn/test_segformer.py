@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from medkit.nn import SegFormer3D
-from medkit.nn._segformer import SegFormer2D
+from medkit.nn import SegFormer2D, SegFormer3D
 from medkit.testing import assert_close
 from unit.nn.segformers import TINY, filled
 

@@ -17,8 +17,7 @@ if keras.backend.backend() != "torch":
 
 from medicai.models import MiTBackbone, SegFormer  # noqa: E402
 
-from medkit.nn import SegFormer3D  # noqa: E402
-from medkit.nn._segformer import SegFormer2D  # noqa: E402
+from medkit.nn import SegFormer2D, SegFormer3D  # noqa: E402
 from medkit.testing import assert_close  # noqa: E402
 from unit.nn.segformers import TINY, medicai_state  # noqa: E402
 
