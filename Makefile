@@ -37,7 +37,7 @@ demo: .venv/.demo ## train SegFormer3D on a brain MRI and show what it predicts 
 
 test: .venv/.dev ## run the tests, with shapes checked at run time, and measure their coverage
 	rm -f .coverage
-	$(BIN)/python -m pytest -n 2 $(SHAPES) $(COVERAGE) --ignore=tests/compile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(SHAPES) $(COVERAGE) --ignore=tests/compile $(ARGS)
 	$(BIN)/python -m pytest $(COVERAGE) --cov-append tests/compile
 	$(BIN)/python -m coverage report
 
