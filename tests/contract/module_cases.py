@@ -11,6 +11,7 @@ from medkit.nn import (
     CoordinateMLP,
     DropPath,
     FourierFeatures,
+    HybridAttentionUNet,
     MixTransformer3D,
     PatchEmbed3D,
     SegFormer2D,
@@ -59,6 +60,11 @@ CASES: dict[str, Case] = {
     "FourierFeatures": {
         "factory": partial(FourierFeatures, 3, num_frequencies=4),
         "sample": (2, 3),
+    },
+    "HybridAttentionUNet": {
+        "factory": partial(HybridAttentionUNet, 2, 3, base_channels=2),
+        "sample": (2, 2, 16, 33),
+        "vary": {"checkpoint": (False, True)},
     },
     "MixTransformer3D": {
         "factory": partial(MixTransformer3D, 2, **TINY),

@@ -2,7 +2,9 @@
 
 from medkit.nn._coordinate_mlp import CoordinateMLP
 from medkit.nn._drop_path import DropPath
+from medkit.nn._edges import sobel_magnitude
 from medkit.nn._fourier_features import FourierFeatures
+from medkit.nn._hybrid_attention_unet import HybridAttentionUNet
 from medkit.nn._mix_transformer import MixTransformer3D
 from medkit.nn._patch_embed import PatchEmbed3D
 from medkit.nn._segformer import SegFormer2D, SegFormer3D
@@ -12,9 +14,11 @@ __all__ = [
     "CoordinateMLP",
     "DropPath",
     "FourierFeatures",
+    "HybridAttentionUNet",
     "MixTransformer3D",
     "PatchEmbed3D",
     "SegFormer2D",
     "SegFormer3D",
     "Sine",
+    "sobel_magnitude",
 ]

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from medkit._core import check
 from medkit.nn._image import check_image
 from medkit.nn._layout import channels_first, channels_last
-from medkit.nn._mix_transformer_block import MixTransformerBlock, recomputed
+from medkit.nn._mix_transformer_block import MixTransformerBlock
 from medkit.nn._patch_embed import PatchEmbed2D, PatchEmbed3D
+from medkit.nn._recompute import run
 from medkit.nn._segformer_init import init_weights
 from medkit.nn._segformer_profile import (
     Numerics,
@@ -137,19 +138,12 @@ class MixTransformer(nn.Module):
         check_image(
             input, channels=self.in_channels, dims=self.spatial_dims, minimum=self.minimum_size
         )
-        # a compiler decides by itself what to keep
-        recompute = (
-            self.checkpoint and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        )
         maps: list[Tensor] = []
         image = input
         for stage in range(1, len(STRIDES) + 1):
             tokens = channels_last(self.get_submodule(f"embed_{stage}")(image))
             for block in cast("nn.ModuleList", self.get_submodule(f"tf_block{stage}")):
-                if recompute:
-                    tokens = recomputed(cast("MixTransformerBlock", block), tokens)
-                else:
-                    tokens = block(tokens)
+                tokens = run(block, tokens, recompute=self.checkpoint)
             image = channels_first(self.get_submodule(f"norm{stage}")(tokens))
             maps.append(image)
         return Pyramid(*maps)

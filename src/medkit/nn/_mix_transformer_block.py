@@ -1,13 +1,8 @@
-"""One block of a Mix Transformer, and its recomputation in the backward pass."""
-
-from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import cast
+"""One block of a Mix Transformer."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]  untyped in torch
 
 from medkit.nn._batch_norm import make_batch_norm
 from medkit.nn._drop_path import DropPath
@@ -64,37 +59,3 @@ class MixTransformerBlock(nn.Module):
         """Return the refined positions, channels last."""
         output = input + self.drop_path(self.attention(self.norm1(input)))
         return output + self.drop_path(self.mlp(self.norm2(output)))
-
-
-def recomputed(
-    block: MixTransformerBlock, input: Float[Tensor, "batch *grid dim"]
-) -> Float[Tensor, "batch *grid dim"]:
-    """Return the output of a block that keeps its input alone and runs again in the backward pass.
-
-    The second run leaves the running statistics of batch normalisation as they are, and draws
-    the same random numbers as the first.
-    """
-
-    def regions() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _statistics_at_rest(block)
-
-    output: object = checkpoint(block, input, use_reentrant=False, context_fn=regions)  # pyright: ignore[reportUnknownVariableType]  untyped in torch
-    return cast("Tensor", output)
-
-
-@contextmanager
-def _statistics_at_rest(block: MixTransformerBlock) -> Generator[None]:
-    """Let batch normalisation change nothing that lasts; autograd is given what it always is."""
-    norms = [
-        module
-        for module in block.modules()
-        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm)
-    ]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    try:
-        for norm in norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count
