@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import medkit.losses
-from medkit.losses import CrossEntropyLoss, DiceLoss, WeightedSum
+from medkit.losses import CrossEntropyLoss, DiceLoss, WeightedSum, WholeBatch
 from medkit.testing import Report, loss_report
 
 Case = dict[str, object]
@@ -38,6 +38,41 @@ def dice_and_cross_entropy(
     return WeightedSum({"dice": (0.5, dice), "ce": (2.0, CrossEntropyLoss(**shared))})
 
 
+class InPieces(nn.Module):
+    """The usual sum over a whole batch, shown sample by sample and put together again."""
+
+    def __init__(
+        self,
+        *,
+        activation: Literal["softmax", "sigmoid"] = "softmax",
+        include_background: bool = True,
+        ignore_index: int | None = None,
+        class_weight: Sequence[float] | None = None,
+        absent: Literal["ratio", "penalize", "skip"] = "ratio",
+        batch: bool = False,
+    ) -> None:
+        super().__init__()
+        loss = dice_and_cross_entropy(
+            activation=activation,
+            include_background=include_background,
+            ignore_index=ignore_index,
+            class_weight=class_weight,
+            absent=absent,
+            batch=batch,
+        )
+        self.whole = WholeBatch(loss)
+
+    def forward(self, input: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        pieces = [
+            (input[i : i + 1], target[i : i + 1], None if mask is None else mask[i : i + 1])
+            for i in range(max(len(input), len(target)))
+        ]
+        for x, t, m in pieces:
+            self.whole.add(x, t, mask=m)
+        values = torch.stack([self.whole(x, t, mask=m) for x, t, m in pieces])
+        return values.sum() - values.detach()[1:].sum()
+
+
 def nodes(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """A prediction per node, a target per group, and the group of each node, in no order."""
     group_ids = torch.tensor([7, 2, 2, 40, 7, 2, 40, 40, 7])
@@ -49,6 +84,11 @@ IN_ROWS = {
     "false_positive_branch_is_pushed_down": "layers have no branches",
     "order_of_axes_changes_nothing": "layers lie one below the other",
     "resolution_changes_nothing": "it is measured in rows",
+}
+SUM = {
+    "absent_class_costs_its_mean_probability": "cross entropy is added",
+    "absent_class_may_be_left_out": "cross entropy is added",
+    "samples_are_scored_one_by_one": "cross entropy averages the voxels of all samples",
 }
 UNORDERED = "the posterior expects layers in order, which a random scene has not"
 
@@ -95,14 +135,8 @@ LISTED: dict[str, Case] = {
             "batch_pools_the_voxels_of_all_samples": "samples that touch have another skeleton",
         },
     },
-    "WeightedSum": {
-        "factory": dice_and_cross_entropy,
-        "excuses": {
-            "absent_class_costs_its_mean_probability": "cross entropy is added",
-            "absent_class_may_be_left_out": "cross entropy is added",
-            "samples_are_scored_one_by_one": "cross entropy averages the voxels of all samples",
-        },
-    },
+    "WeightedSum": {"factory": dice_and_cross_entropy, "excuses": SUM},
+    "WholeBatch": {"factory": InPieces, "excuses": SUM},
 }
 """Public losses that need more than their name to be tried, with the laws they do not obey."""
 

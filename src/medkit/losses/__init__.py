@@ -7,6 +7,7 @@ from medkit.losses._group_reconstruction import GroupReconstructionLoss, group_r
 from medkit.losses._layer_boundary import LayerBoundaryLoss, layer_boundary_loss
 from medkit.losses._skeleton_recall import SkeletonRecallLoss, skeleton_recall_loss
 from medkit.losses._weighted_sum import WeightedSum
+from medkit.losses._whole_batch import WholeBatch
 
 __all__ = [
     "ClDiceLoss",
@@ -16,6 +17,7 @@ __all__ = [
     "LayerBoundaryLoss",
     "SkeletonRecallLoss",
     "WeightedSum",
+    "WholeBatch",
     "cldice_loss",
     "cross_entropy_loss",
     "dice_loss",

@@ -163,15 +163,7 @@ def _reduce(
     top_k: float | None,
     reduction: Reduction,
 ) -> Tensor:
-    weights = _class_weight_of(voxels, terms, entropy, activation)
-    if weights is not None:  # label smoothing would give a class of weight zero a part
-        terms = torch.where(weights > 0, terms, 0.0)
-    if voxels.weight is not None:
-        terms = terms * voxels.weight
-        if weights is None:
-            weights = voxels.weight
-        else:  # a target that does not count may be NaN
-            weights = torch.where(voxels.weight > 0, weights * voxels.weight, 0.0)
+    terms, weights = _weigh(voxels, terms, entropy, activation)
     if top_k is not None:
         weights = torch.ones_like(terms) if weights is None else weights
         kept = _hardest(terms.detach(), weights, top_k)
@@ -182,8 +174,28 @@ def _reduce(
         return terms.sum()
     if weights is None:
         return terms.sum() / max(1, terms.numel())
-    total = weights.sum(dtype=terms.dtype)
-    return terms.sum() / torch.where(total == 0, 1.0, total)
+    return _mean(terms.sum(), weights.sum(dtype=terms.dtype))
+
+
+def _mean(total: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted mean, zero where nothing has a weight."""
+    return total / torch.where(weight == 0, 1.0, weight)
+
+
+def _weigh(
+    voxels: Voxels, terms: Tensor, entropy: Entropy, activation: Activation | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return the weighted loss of each voxel, and its weight in the mean; None is one."""
+    weights = _class_weight_of(voxels, terms, entropy, activation)
+    if weights is not None:  # label smoothing would give a class of weight zero a part
+        terms = torch.where(weights > 0, terms, 0.0)
+    if voxels.weight is not None:
+        terms = terms * voxels.weight
+        if weights is None:
+            weights = voxels.weight
+        else:  # a target that does not count may be NaN
+            weights = torch.where(voxels.weight > 0, weights * voxels.weight, 0.0)
+    return terms, weights
 
 
 def _class_weight_of(
@@ -325,3 +337,28 @@ class CrossEntropyLoss(VoxelLoss):
             self.top_k,
             self.reduction,
         )
+
+    def rows(self, voxels: Voxels, scan: VoxelScan) -> Float[Tensor, "batch 2"]:
+        """Return the sum over the voxels of each sample, and what they weigh in the mean.
+
+        Args:
+            voxels: What the pass went over.
+            scan: Its result, with the cross entropy made as wanted.
+        """
+        if self.top_k is not None:
+            raise check.fail("top_k", "None where the batch comes in pieces", self.top_k)
+        entropy, terms = self.entropy(voxels), cross_entropy_of(scan)
+        terms, weights = _weigh(voxels, terms, entropy, self.activation)
+        weights = torch.ones_like(terms) if weights is None else weights.to(terms.dtype)
+        return torch.stack([each.reshape(len(terms), -1).sum(1) for each in (terms, weights)], 1)
+
+    def from_rows(self, rows: Float[Tensor, "batch 2"]) -> Float[Tensor, ""]:
+        """Return the loss from the rows of all samples.
+
+        Args:
+            rows: As ``rows`` returns them, one below the other.
+        """
+        if self.reduction == "none":
+            raise check.fail("reduction", "'mean' or 'sum' where the batch comes in pieces", "none")
+        total, weight = rows.sum(0)
+        return total if self.reduction == "sum" else _mean(total, weight)

@@ -69,6 +69,35 @@ class VoxelLoss(nn.Module, ABC):
         """
         return None
 
+    def rows(self, voxels: Voxels, scan: VoxelScan) -> Tensor:
+        """Return what the loss of a batch is made of, one row for each sample.
+
+        ``from_rows`` makes the loss of them. They are the counts per class unless the loss needs
+        more than those.
+
+        Args:
+            voxels: What the pass went over.
+            scan: Its result, made as ``entropy`` says.
+        """
+        if scan.overlap is None or self.entropy(voxels) is not None:
+            raise check.fail(
+                "loss", "made of counts per class, or a mean over voxels", type(self).__name__
+            )
+        return torch.cat(scan.overlap, dim=1)
+
+    def from_rows(self, rows: Tensor) -> Tensor:
+        """Return the loss from the rows of all samples, from one pass or from many.
+
+        Args:
+            rows: As ``rows`` returns them, one below the other.
+        """
+        shared, predicted, present = (
+            rows[:, :-1].reshape(len(rows), 3, rows.shape[1] // 3).unbind(1)
+        )
+        counts = Overlap(shared, predicted, present, rows[:, -1:])
+        nowhere = rows.new_empty(*present.shape, 0)
+        return self.from_scan(Voxels(nowhere, nowhere, None), VoxelScan(counts, None))
+
     def extra_repr(self) -> str:
         """Return the options."""
         options = {n: v for n, v in vars(self).items() if n[0] != "_" and n != "training"}
@@ -103,15 +132,22 @@ def cross_entropy_of(scan: VoxelScan) -> Tensor:
     return cast("Tensor", scan.cross_entropy)
 
 
-def evaluate_together(
+class Scanned(NamedTuple):
+    """Voxels and the pass over them, made as a loss wants it."""
+
+    voxels: Voxels
+    scan: VoxelScan
+
+
+def scan_together(
     losses: Mapping[str, VoxelLoss], input: Tensor, target: Tensor, mask: Tensor | None
-) -> dict[str, Tensor]:
-    """Return the value of each loss; those that see the voxels alike share one pass over them.
+) -> dict[str, Scanned]:
+    """Return a pass over the voxels for each loss; those that see the voxels alike share one.
 
     They do if activation and ``ignore_index`` are equal and no two of them want a cross entropy.
     """
-    values: dict[str, Tensor] = {}
-    while waiting := {name: loss for name, loss in losses.items() if name not in values}:
+    passes: dict[str, Scanned] = {}
+    while waiting := {name: loss for name, loss in losses.items() if name not in passes}:
         first = next(iter(waiting.values()))
         activation, ignore_index = first.activation, first.ignore_index
         alike = {
@@ -128,9 +164,9 @@ def evaluate_together(
             wanted[own[0]] if own else None,
             overlap=len(own) < len(alike),
         )
-        for name, loss in alike.items():
+        for name in alike:
             scan = shared
             if name in own[1:]:
                 scan = scan_voxels(voxels, activation, wanted[name], overlap=False)
-            values[name] = loss.from_scan(voxels, scan)
-    return values
+            passes[name] = Scanned(voxels, scan)
+    return passes

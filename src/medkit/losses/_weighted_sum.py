@@ -1,26 +1,16 @@
 """Several losses added up."""
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Shaped
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._voxel_loss import VoxelLoss, evaluate_together
+from medkit.losses._named_losses import Loss, NamedLosses
 
 
-@runtime_checkable
-class Loss(Protocol):
-    """Anything called as ``loss(input, target)`` that returns a tensor."""
-
-    def __call__(self, input: Tensor, target: Tensor, /) -> Tensor:
-        """Return the loss of a prediction against a target."""
-        ...
-
-
-class WeightedSum(nn.Module):
+class WeightedSum(NamedLosses):
     r"""The weighted sum of named losses.
 
     .. math:: L = \sum_k w_k L_k(x, t)
@@ -54,46 +44,14 @@ class WeightedSum(nn.Module):
     """
 
     def __init__(self, losses: Mapping[str, tuple[float, Loss]]) -> None:
-        super().__init__()
-        if not losses:
-            raise check.fail("losses", "at least one named loss", losses)
-        self.weights: dict[str, float] = {}
-        self.functions: dict[str, Loss] = {}
-        self.losses: nn.ModuleDict = nn.ModuleDict()
         for name, pair in losses.items():
             if not isinstance(pair, tuple) or len(pair) != 2 or not callable(pair[1]):
                 raise TypeError(f"losses[{name!r}] must be (weight, loss); got {pair!r}")
-            weight, loss = pair
-            self.weights[name] = check.real(f"the weight of losses[{name!r}]", weight)
-            if isinstance(loss, nn.Module):
-                if not name or "." in name or hasattr(self.losses, name):
-                    raise check.fail("losses", "named like a Python attribute, without dots", name)
-                self.losses[name] = loss
-            else:
-                self.functions[name] = loss
-
-    def terms(
-        self,
-        input: Float[Tensor, "batch channel *spatial"],
-        target: Shaped[Tensor, "batch ..."],
-        *,
-        mask: Shaped[Tensor, "batch ..."] | None = None,
-    ) -> dict[str, Tensor]:
-        """Return the value of each loss by name, before its weight.
-
-        Args:
-            input: Logits, handed to every loss.
-            target: Target, handed to every loss.
-            mask: Voxels that count, handed to every loss if given.
-        """
-        shared = {name: loss for name, loss in self.losses.items() if isinstance(loss, VoxelLoss)}
-        values = evaluate_together(shared, input, target, mask)
-        keywords = {} if mask is None else {"mask": mask}
-        for name in self.weights:
-            if name not in values:
-                loss = self.functions.get(name) or self.losses[name]
-                values[name] = loss(input, target, **keywords)
-        return {name: values[name] for name in self.weights}
+        super().__init__({name: loss for name, (_, loss) in losses.items()})
+        self.weights: dict[str, float] = {
+            name: check.real(f"the weight of losses[{name!r}]", weight)
+            for name, (weight, _) in losses.items()
+        }
 
     def total(self, terms: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """Return the weighted sum of values of the losses.
@@ -104,31 +62,10 @@ class WeightedSum(nn.Module):
         Raises:
             ValueError: If a value is missing, unknown, or not a single number.
         """
-        if terms.keys() != self.weights.keys():
-            raise check.fail("terms", f"one value for each of {list(self.weights)}", list(terms))
-        for name, value in terms.items():
-            if value.ndim:
-                rule = "a single number, as with reduction 'mean' or 'sum'"
-                raise check.fail(f"terms[{name!r}]", rule, f"shape {tuple(value.shape)}")
-        return torch.stack([self.weights[name] * terms[name] for name in self.weights]).sum()
-
-    def forward(
-        self,
-        input: Float[Tensor, "batch channel *spatial"],
-        target: Shaped[Tensor, "batch ..."],
-        *,
-        mask: Shaped[Tensor, "batch ..."] | None = None,
-    ) -> Float[Tensor, ""]:
-        """Return the weighted sum of the losses.
-
-        Args:
-            input: Logits, handed to every loss.
-            target: Target, handed to every loss.
-            mask: Voxels that count, handed to every loss if given.
-        """
-        return self.total(self.terms(input, target, mask=mask))
+        values = self.values_of(terms).unbind()
+        weights = self.weights.values()
+        return torch.stack([w * value for w, value in zip(weights, values, strict=True)]).sum()
 
     def extra_repr(self) -> str:
         """Return the weights and the losses that are functions."""
-        functions = "".join(f", {name}={loss!r}" for name, loss in self.functions.items())
-        return f"weights={self.weights}{functions}"
+        return ", ".join(filter(None, (f"weights={self.weights}", super().extra_repr())))
