@@ -21,6 +21,7 @@ BY_POSITION = {
     "ops.scatter_sum": AS_TORCH_SCATTER,
     "nn.DropPath": {"rate"},  # as torch.nn.Dropout
     "plot.overlay": {"maps"},  # data that may be left out
+    "train.KerasAdamW.step": {"closure"},  # as every torch optimizer
 }
 
 

@@ -4,10 +4,12 @@ from ._amp import AmpPolicy
 from ._checked import CheckpointError
 from ._checkpoint import CheckpointManager
 from ._checkpoint_folder import CheckpointReport
+from ._cyclic_schedules import OneCycle, TriangularCycles, WarmupCosineRestarts
 from ._early_stopping import EarlyStopping
 from ._fit import FitResult, Metric, evaluate, fit
 from ._groups import param_groups
 from ._history import History
+from ._keras_adamw import KerasAdamW
 from ._loader import ResumableLoader
 from ._memory import memory_stats
 from ._progress import Progress
@@ -27,15 +29,19 @@ __all__ = [
     "EarlyStopping",
     "FitResult",
     "History",
+    "KerasAdamW",
     "LoadReport",
     "Metric",
+    "OneCycle",
     "Progress",
     "ResumableLoader",
     "Stateful",
     "StepInfo",
     "Stepper",
     "StopSignal",
+    "TriangularCycles",
     "WarmupCosine",
+    "WarmupCosineRestarts",
     "WarmupPoly",
     "Window",
     "evaluate",
