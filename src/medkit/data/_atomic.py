@@ -1,41 +1,5 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all: where the readers and writers of data find them."""
 
-import os
-import secrets
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import BinaryIO
+from medkit._core.atomic import atomic_file
 
-
-@contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
-    """Give a file to write that takes the place of ``path`` when the block ends without error.
-
-    The bytes go to a hidden temporary file in the same folder, are forced to the disk, and are
-    renamed over ``path``: a reader sees the old file or the whole new one, whenever the process
-    dies. A symbolic link is followed, so the file it points to is replaced.
-    """
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the new name to the disk; some systems cannot open a folder, and need not."""
-    with suppress(PermissionError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+__all__ = ["atomic_file"]

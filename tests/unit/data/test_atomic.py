@@ -16,7 +16,8 @@ from unit.data.volumes import volume
 KILLED = """
 import os, signal, sys
 import numpy as np, torch
-from medkit.data import Volume, write, _atomic, _gzip
+from medkit._core import atomic
+from medkit.data import Volume, write, _gzip
 
 new = Volume(torch.full((1, 24, 256, 256), 2, dtype=torch.int16), np.eye(4))
 die = lambda *args, **options: os.kill(os.getpid(), signal.SIGKILL)
@@ -27,8 +28,8 @@ def die_at_block(number):
 
 phases = {f"block {n}": (_gzip, "_deflate", die_at_block(n)) for n in range(3)}
 phases["flushed"] = (os, "fsync", die)
-phases["synced"] = (_atomic.Path, "replace", die)
-phases["renamed"] = (_atomic, "_sync_folder", die)
+phases["synced"] = (atomic.Path, "replace", die)
+phases["renamed"] = (atomic, "_sync_folder", die)
 for folder in sys.argv[1:]:
     for phase, (owner, name, replacement) in phases.items():
         child = os.fork()
