@@ -11,6 +11,8 @@ from torch import Tensor
 from medkit._core import check
 from medkit.data._dataset import Case
 
+_WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+
 
 @runtime_checkable
 class PatchDraw(Protocol):
@@ -156,6 +158,8 @@ class ForegroundPatchSampler:
             >>> ForegroundPatchSampler(ignore_index=2).mask(torch.tensor([0, 1, 2])).tolist()
             [False, True, False]
         """
+        if label.dtype in _WIDE_UNSIGNED:  # torch stores these and compares them in part only
+            label = label.long()
         if self.classes is None:
             mask = label > 0
         else:

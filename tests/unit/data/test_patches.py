@@ -357,3 +357,17 @@ def _batches(patches: PatchDataset, workers: int, how: str | None = None) -> Ite
     loader = DataLoader(patches, 5, num_workers=workers, multiprocessing_context=how)
     for batch in loader:
         yield batch["id"], *(batch[key].tolist() for key in ("image", "label", "affine"))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+@pytest.mark.parametrize("classes", [None, [40000]])
+def test_foreground_of_wide_unsigned_labels_is_found(dtype, classes) -> None:
+    label = torch.zeros(1, *SHAPE, dtype=torch.int64)
+    label[0, 3, 4, 5] = 40000
+    image = Volume(torch.rand(1, *SHAPE), np.eye(4))
+    dataset = VolumeDataset([{"image": image, "label": image.like(label.to(dtype))}])
+    sampler = ForegroundPatchSampler(probability=1, classes=classes, ignore_index=7)
+
+    patches = PatchDataset(dataset, patch_size=4, sampler=sampler, patches_per_case=3)
+
+    assert all((item["label"] == 40000).any() for item in patches)
