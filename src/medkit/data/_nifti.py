@@ -12,7 +12,7 @@ from medkit.data._atomic import atomic_file
 from medkit.data._errors import LimitError, TruncatedError
 from medkit.data._gzip import write_gzip
 from medkit.data._limits import Limits
-from medkit.data._nifti_geometry import nifti_affine, quaternion_parts
+from medkit.data._nifti_geometry import is_oriented, nifti_affine, quaternion_parts
 from medkit.data._nifti_header import (
     HEADER_BYTES,
     NiftiHeader,
@@ -106,8 +106,10 @@ def write_nifti(
 
     Voxels keep dtype and value and are not scaled; bool is stored as uint8, float16 and bfloat16
     as float32. Channels become the fourth axis. sform and qform hold the same affine, both with
-    code 1; a sheared affine, which a qform cannot hold, has sform only. The same volume gives the
-    same bytes. The file appears under its name only when it is complete and on the disk.
+    code 1; a sheared affine, which a qform cannot hold, has sform only. A volume that was read with
+    the notice ``"no_orientation"`` and still lies where it was keeps both codes 0, so that the
+    notice comes back. The same volume gives the same bytes. The file appears under its name only
+    when it is complete and on the disk.
 
     Args:
         volume: What to write.
@@ -247,6 +249,7 @@ def _header_for(
         spacing_xyz=affine_spacing(affine),
         qfac=qfac,
         quatern=quatern,
+        oriented=is_oriented(affine, volume.warnings),
     )
 
 

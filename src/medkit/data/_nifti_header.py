@@ -166,10 +166,12 @@ def build_header(
     spacing_xyz: tuple[float, ...],
     qfac: float,
     quatern: tuple[float, float, float] | None,
+    oriented: bool,
 ) -> bytes:
     """Return a little-endian header and its empty extension flag, ready to precede the voxels.
 
     ``quatern`` is None when the affine is no rotation with spacings; qform_code is then 0.
+    Both codes are 0 unless ``oriented``: the spacing is then all that is said.
     """
     layout = _NIFTI1 if version == 1 else _NIFTI2
     record = np.zeros(1, layout.newbyteorder("<"))
@@ -183,6 +185,8 @@ def build_header(
     fields["vox_offset"] = layout.itemsize + 4
     fields["scl_slope"] = 1
     fields["xyzt_units"] = 2
+    if not oriented:
+        return record.tobytes() + bytes(4)
     fields["sform_code"] = 1
     fields["srow"] = affine_xyz[:3]
     if quatern is not None:

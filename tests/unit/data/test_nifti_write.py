@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from medkit.data import Volume, read, write, write_nifti
+from medkit.data import Notice, Volume, read, write, write_nifti
 from medkit.ops import affine_spacing, corner_indices
 from medkit.testing import assert_close
+from unit.data.nifti_corpus import good
 from unit.data.volumes import DTYPES, affine, volume, world
 
 ENDINGS = ("nii", "nii.gz")
@@ -230,3 +231,26 @@ def test_pixdim_is_the_spacing_of_the_axes(tmp_path: Path) -> None:
     head = (tmp_path / "v.nii").read_bytes()
 
     assert_close(np.frombuffer(head, "<f8", 3, 112).copy(), affine_spacing(v.affine_xyz))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_unknown_orientation_stays_unknown(version, tmp_path: Path) -> None:
+    (tmp_path / "in.nii").write_bytes(next(g.content for g in good() if g.name == "no orientation"))
+    v = read(tmp_path / "in.nii")
+
+    write_nifti(v.like(v.data > 3), tmp_path / "out.nii", version=version)
+
+    back = read(tmp_path / "out.nii")
+    assert [notice.code for notice in back.warnings] == ["no_orientation"]
+    assert_close(back.affine, v.affine)
+    assert back.spatial_shape == v.spatial_shape
+
+
+def test_a_place_in_an_unknown_orientation_is_written(tmp_path: Path) -> None:
+    notice = Notice("no_orientation", "sform_code and qform_code are 0")
+    v = Volume(torch.rand(1, 4, 5, 6), np.diag([4.0, 3.0, 2.0, 1.0])[[2, 1, 0, 3]], "", (notice,))
+    cropped = v.crop((1, 0, 2), (3, 5, 4))
+
+    write_nifti(cropped, tmp_path / "out.nii")
+
+    assert_close(read(tmp_path / "out.nii").affine, cropped.affine)
