@@ -11,15 +11,15 @@ from torch import Tensor
 from medkit._core import check
 from medkit.data import _adapters
 from medkit.data._crop import crop_padded
-from medkit.data._interpolate import resize
 from medkit.data._notice import Notice
 from medkit.ops import (
     affine_axcodes,
     affine_spacing,
-    axes_towards,
     flip_affine,
     permute_affine,
     ras_to_lps,
+    reorient,
+    resample,
     rescale_affine,
     translate_affine,
 )
@@ -226,11 +226,8 @@ class Volume:
             >>> v.to_axcodes("SPL").shape
             (1, 4, 3, 2)
         """
-        axes, flips = axes_towards(self.affine, axcodes)
-        data = self.data.permute(0, *(axis + 1 for axis in axes))
-        affine = permute_affine(self.affine, axes)
-        turned = Volume(data, affine, self.source, self.warnings)
-        return turned.flip("".join(_AXES[axis] for axis in flips))
+        turned = reorient(self.data[None], self.affine, axcodes=axcodes)
+        return Volume(turned.image[0], turned.affine, self.source, self.warnings)
 
     def resample(
         self,
@@ -268,9 +265,11 @@ class Volume:
             max(1, round(count * old / wanted))
             for count, old, wanted in zip(self.spatial_shape, self.spacing, new, strict=True)
         )
-        step = tuple(wanted / old for old, wanted in zip(self.spacing, new, strict=True))
+        data = resample(
+            self.data[None], size=size, spacing=self.spacing, new_spacing=new, mode=mode
+        )
         affine = rescale_affine(self.affine, self.spatial_shape, size, new)
-        return Volume(resize(self.data, size, step, mode), affine, self.source, self.warnings)
+        return Volume(data[0], affine, self.source, self.warnings)
 
     def to_nibabel(self) -> "nibabel.nifti1.Nifti1Image":
         """Return a nibabel image (W, H, D) or (W, H, D, C); the voxels are shared where possible.

@@ -15,9 +15,12 @@ from medkit.ops._affine import (
 )
 from medkit.ops._boundary import boundaries_to_mask, mask_to_boundaries, rescale_boundaries
 from medkit.ops._layer_decoding import boundaries_from_probabilities
+from medkit.ops._layout import channels_first, channels_last
 from medkit.ops._morphology import soft_dilate, soft_erode, soft_open
 from medkit.ops._one_hot import ClassIndex, class_index, one_hot
 from medkit.ops._overlap import Overlap, hard_overlap
+from medkit.ops._reorient import Reoriented, reorient
+from medkit.ops._resample import resample, resample_to_grid
 from medkit.ops._scatter import GroupExtrema, scatter_max, scatter_mean, scatter_min, scatter_sum
 from medkit.ops._segment import segment_mean, segment_sum
 from medkit.ops._soft_skeleton import soft_skeletonize
@@ -28,6 +31,7 @@ __all__ = [
     "ClassIndex",
     "GroupExtrema",
     "Overlap",
+    "Reoriented",
     "VoxelScan",
     "affine_axcodes",
     "affine_shear",
@@ -35,6 +39,8 @@ __all__ = [
     "axes_towards",
     "boundaries_from_probabilities",
     "boundaries_to_mask",
+    "channels_first",
+    "channels_last",
     "class_index",
     "corner_indices",
     "flip_affine",
@@ -45,6 +51,9 @@ __all__ = [
     "patch_grid",
     "permute_affine",
     "ras_to_lps",
+    "reorient",
+    "resample",
+    "resample_to_grid",
     "rescale_affine",
     "rescale_boundaries",
     "scatter_max",
