@@ -14,6 +14,13 @@ from medkit.ops._affine import (
     translate_affine,
 )
 from medkit.ops._boundary import boundaries_to_mask, mask_to_boundaries, rescale_boundaries
+from medkit.ops._components import (
+    connected_components,
+    fill_holes,
+    keep_largest_component,
+    remove_small_components,
+)
+from medkit.ops._distance import distance_transform
 from medkit.ops._layer_decoding import boundaries_from_probabilities
 from medkit.ops._layout import channels_first, channels_last
 from medkit.ops._morphology import soft_dilate, soft_erode, soft_open
@@ -42,15 +49,20 @@ __all__ = [
     "channels_first",
     "channels_last",
     "class_index",
+    "connected_components",
     "corner_indices",
+    "distance_transform",
+    "fill_holes",
     "flip_affine",
     "gaussian_importance",
     "hard_overlap",
+    "keep_largest_component",
     "mask_to_boundaries",
     "one_hot",
     "patch_grid",
     "permute_affine",
     "ras_to_lps",
+    "remove_small_components",
     "reorient",
     "resample",
     "resample_to_grid",
