@@ -12,12 +12,16 @@ from medkit.data._errors import (
     TruncatedError,
     UnsafeReferenceError,
 )
+from medkit.data._example import build_example, parse_example
+from medkit.data._feature import Feature
 from medkit.data._limits import Limits
 from medkit.data._nifti import read_nifti, write_nifti
 from medkit.data._notice import Notice
 from medkit.data._patch_samplers import ForegroundPatchSampler, UniformPatchSampler
 from medkit.data._patches import PatchDataset
 from medkit.data._read import read, write
+from medkit.data._tfrecord import read_tfrecord, write_tfrecord
+from medkit.data._tfrecord_dataset import TFRecordDataset
 from medkit.data._volume import Volume
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "ChecksumError",
     "CodecMissingError",
     "DataError",
+    "Feature",
     "ForegroundPatchSampler",
     "FormatError",
     "GeometryError",
@@ -33,13 +38,18 @@ __all__ = [
     "Limits",
     "Notice",
     "PatchDataset",
+    "TFRecordDataset",
     "TruncatedError",
     "UniformPatchSampler",
     "UnsafeReferenceError",
     "Volume",
     "VolumeDataset",
+    "build_example",
+    "parse_example",
     "read",
     "read_nifti",
+    "read_tfrecord",
     "write",
     "write_nifti",
+    "write_tfrecord",
 ]

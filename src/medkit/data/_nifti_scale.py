@@ -10,11 +10,9 @@ from torch import Tensor
 from medkit.data._errors import FormatError
 from medkit.data._nifti_header import NiftiHeader
 from medkit.data._notice import Notice
+from medkit.data._stored import check_int64, tensor_dtype
 
 _BLOCK = 1 << 18  # voxels per step: the float64 copy stays in the processor's cache
-_WIDER = {"u2": np.dtype("i4"), "u4": np.dtype("i8"), "u8": np.dtype("i8")}
-"""Unsigned types that torch computes with only in part, and the signed type that holds them."""
-
 _SLOPE_IGNORED = Notice("slope_not_finite", "scl_slope is infinite: the voxels are not scaled")
 _RGB_SCALED = Notice("rgb_not_scaled", "scl_slope does not apply to RGB: the voxels are as stored")
 
@@ -52,7 +50,7 @@ def result_dtype(stored: np.dtype[np.generic], slope: float, inter: float) -> np
     if stored.shape:
         return np.dtype("u1")
     if (slope, inter) == (1, 0):
-        return _WIDER.get(kind, stored.newbyteorder("="))
+        return tensor_dtype(stored)
     if stored.kind == "c":
         return np.dtype("c16")
     if stored.kind == "f":
@@ -84,8 +82,8 @@ def decode(
     if not stored.isnative:
         values = values.byteswap(inplace=True).view(stored.newbyteorder("="))
     wanted = result_dtype(stored, slope, inter)
-    if stored.kind == "u" and stored.itemsize == 8 and wanted.kind == "i":
-        _check_int64(values, path)
+    if wanted.kind == "i":
+        check_int64(values, path)
     if (slope, inter) != (1, 0):
         values = _scaled(values, slope, inter, wanted)
     return torch.as_tensor(values.astype(wanted, copy=False)).reshape(shape)
@@ -109,13 +107,6 @@ def tensor_shape(header: NiftiHeader, path: str) -> tuple[int, int, int, int]:
             remedy="Split the file along one of these axes.",
         )
     return (more[0] if more else 1), d, h, w
-
-
-def _check_int64(values: np.ndarray, path: str) -> None:
-    if int(values.max()) > np.iinfo("i8").max:
-        raise FormatError(
-            "at most 2^63 - 1, the largest int64", path=path, field="voxel", value=values.max()
-        )
 
 
 def _scaled(
