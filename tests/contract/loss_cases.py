@@ -102,6 +102,13 @@ LISTED: dict[str, Case] = {
             "batch_pools_the_voxels_of_all_samples": "samples that touch have another skeleton",
         },
     },
+    "GeneralizedDiceLoss": {
+        "factory": medkit.losses.GeneralizedDiceLoss,
+        "function": medkit.losses.generalized_dice_loss,
+        "excuses": {
+            "channels_of_a_multi_label_target_are_scored_one_by_one": "all classes share a ratio",
+        },
+    },
     "GroupReconstructionLoss": {
         "factory": medkit.losses.GroupReconstructionLoss,
         "function": medkit.losses.group_reconstruction_loss,
@@ -134,6 +141,11 @@ LISTED: dict[str, Case] = {
             "resolution_changes_nothing": "a skeleton stays one voxel thin",
             "batch_pools_the_voxels_of_all_samples": "samples that touch have another skeleton",
         },
+    },
+    "TverskyLoss to a power": {
+        "factory": medkit.losses.TverskyLoss,
+        "function": medkit.losses.tversky_loss,
+        "vary": {"alpha": (0.3,), "beta": (0.7,), "gamma": (0.75, 2.0)},
     },
     "WeightedSum": {"factory": dice_and_cross_entropy, "excuses": SUM},
     "WholeBatch": {"factory": InPieces, "excuses": SUM},

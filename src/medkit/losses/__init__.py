@@ -3,9 +3,12 @@
 from medkit.losses._cldice import ClDiceLoss, cldice_loss
 from medkit.losses._cross_entropy import CrossEntropyLoss, cross_entropy_loss
 from medkit.losses._dice import DiceLoss, dice_loss
+from medkit.losses._generalized_dice import GeneralizedDiceLoss, generalized_dice_loss
 from medkit.losses._group_reconstruction import GroupReconstructionLoss, group_reconstruction_loss
+from medkit.losses._jaccard import JaccardLoss, jaccard_loss
 from medkit.losses._layer_boundary import LayerBoundaryLoss, layer_boundary_loss
 from medkit.losses._skeleton_recall import SkeletonRecallLoss, skeleton_recall_loss
+from medkit.losses._tversky import TverskyLoss, tversky_loss
 from medkit.losses._weighted_sum import WeightedSum
 from medkit.losses._whole_batch import WholeBatch
 
@@ -13,15 +16,21 @@ __all__ = [
     "ClDiceLoss",
     "CrossEntropyLoss",
     "DiceLoss",
+    "GeneralizedDiceLoss",
     "GroupReconstructionLoss",
+    "JaccardLoss",
     "LayerBoundaryLoss",
     "SkeletonRecallLoss",
+    "TverskyLoss",
     "WeightedSum",
     "WholeBatch",
     "cldice_loss",
     "cross_entropy_loss",
     "dice_loss",
+    "generalized_dice_loss",
     "group_reconstruction_loss",
+    "jaccard_loss",
     "layer_boundary_loss",
     "skeleton_recall_loss",
+    "tversky_loss",
 ]

@@ -6,10 +6,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._overlap_loss import ABSENT, Absent, count, pool, ratio_loss, reduce_classes
-from medkit.losses._voxel_loss import VoxelLoss, overlap_of
-from medkit.losses._voxels import Activation, Reduction, Voxels
-from medkit.ops import Overlap, VoxelScan
+from medkit.losses._overlap_loss import Absent, OverlapLoss, count, ratio_loss, reduce_classes
+from medkit.losses._voxels import Activation, Reduction
+from medkit.ops import Overlap
 
 
 def dice_loss(
@@ -112,7 +111,7 @@ def _dice(counts: Overlap, smooth: float) -> Tensor:
     return ratio_loss(2 * counts.intersection, counts.predicted + counts.target, smooth)
 
 
-class DiceLoss(VoxelLoss):
+class DiceLoss(OverlapLoss):
     """One minus the soft Dice coefficient, averaged over samples and classes.
 
     The module form of ``dice_loss``, whose documentation gives the formula and each rule. Beside
@@ -160,49 +159,18 @@ class DiceLoss(VoxelLoss):
             include_background=include_background,
             ignore_index=ignore_index,
             class_weight=class_weight,
+            absent=absent,
+            batch=batch,
+            smooth=smooth,
             reduction=reduction,
         )
-        check.one_of("absent", absent, ABSENT)
-        self.absent: Absent = absent
-        self.batch = batch
-        self.smooth: float = check.non_negative("smooth", smooth)
 
-    def forward(
-        self,
-        input: Float[Tensor, "batch channel *spatial"],
-        target: Shaped[Tensor, "batch ..."],
-        *,
-        mask: Shaped[Tensor, "batch ..."] | None = None,
-    ) -> Float[Tensor, "..."]:
-        """Return the loss.
+    def from_counts(self, counts: Overlap) -> Float[Tensor, "..."]:
+        """Return the loss from the counts of each sample, or of the whole batch in one row.
 
         Args:
-            input: Logits, or probabilities if ``activation`` is None.
-            target: Class map, or values per channel.
-            mask: Voxels that count, boolean or weights; None counts all.
+            counts: Overlap of prediction and target.
         """
-        return dice_loss(
-            input,
-            target,
-            mask=mask,
-            activation=self.activation,
-            include_background=self.include_background,
-            ignore_index=self.ignore_index,
-            class_weight=self.class_weight,
-            absent=self.absent,
-            batch=self.batch,
-            smooth=self.smooth,
-            reduction=self.reduction,
-        )
-
-    def from_scan(self, voxels: Voxels, scan: VoxelScan) -> Float[Tensor, "..."]:  # noqa: ARG002
-        """Return the loss from a pass over the voxels.
-
-        Args:
-            voxels: What the pass went over.
-            scan: Its result.
-        """
-        counts = pool(overlap_of(scan), batch=self.batch)
         return reduce_classes(
             _dice(counts, self.smooth),
             counts,

@@ -1,16 +1,24 @@
 """What every loss on overlap counts shares: count, then reduce over samples and classes."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._voxel_loss import overlap_of, scan_voxels
-from medkit.losses._voxels import REDUCTIONS, Activation, Reduction, as_voxels, class_weights
-from medkit.ops import Overlap
+from medkit.losses._voxel_loss import VoxelLoss, overlap_of, scan_voxels
+from medkit.losses._voxels import (
+    REDUCTIONS,
+    Activation,
+    Reduction,
+    Voxels,
+    as_voxels,
+    class_weights,
+)
+from medkit.ops import Overlap, VoxelScan
 
 Absent = Literal["ratio", "penalize", "skip"]
 
@@ -74,3 +82,83 @@ def reduce_classes(
         return weighted.sum()
     total = weights.sum()
     return weighted.sum() / torch.where(total == 0, 1.0, total)
+
+
+class OverlapLoss(VoxelLoss):
+    """A loss made from the counts of each class, with the options that such losses share.
+
+    Args:
+        activation: What turns the input into probabilities.
+        include_background: Whether channel 0 takes part, after the activation.
+        ignore_index: Label of voxels that do not count.
+        class_weight: Weight of each channel.
+        absent: What a class without target voxels adds.
+        batch: Whether to sum voxels over the whole batch.
+        smooth: Added above and below in the ratio, in voxels.
+        reduction: What becomes of the values.
+    """
+
+    def __init__(
+        self,
+        *,
+        activation: Activation | None,
+        include_background: bool,
+        ignore_index: int | None,
+        class_weight: Sequence[float] | Tensor | None,
+        absent: Absent,
+        batch: bool,
+        smooth: float,
+        reduction: Reduction,
+    ) -> None:
+        super().__init__(
+            activation=activation,
+            include_background=include_background,
+            ignore_index=ignore_index,
+            class_weight=class_weight,
+            reduction=reduction,
+        )
+        check.one_of("absent", absent, ABSENT)
+        self.absent: Absent = absent
+        self.batch = batch
+        self.smooth: float = check.non_negative("smooth", smooth)
+
+    @abstractmethod
+    def from_counts(self, counts: Overlap) -> Float[Tensor, "..."]:
+        """Return the loss from the counts of each sample, or of the whole batch in one row.
+
+        Args:
+            counts: Overlap of prediction and target.
+        """
+
+    def forward(
+        self,
+        input: Float[Tensor, "batch channel *spatial"],
+        target: Shaped[Tensor, "batch ..."],
+        *,
+        mask: Shaped[Tensor, "batch ..."] | None = None,
+    ) -> Float[Tensor, "..."]:
+        """Return the loss.
+
+        Args:
+            input: Logits, or probabilities if ``activation`` is None.
+            target: Class map, or values per channel.
+            mask: Voxels that count, boolean or weights; None counts all.
+        """
+        counts = count(
+            input,
+            target,
+            mask,
+            activation=self.activation,
+            ignore_index=self.ignore_index,
+            batch=self.batch,
+        )
+        return self.from_counts(counts)
+
+    def from_scan(self, voxels: Voxels, scan: VoxelScan) -> Float[Tensor, "..."]:  # noqa: ARG002
+        """Return the loss from a pass over the voxels.
+
+        Args:
+            voxels: What the pass went over.
+            scan: Its result.
+        """
+        return self.from_counts(pool(overlap_of(scan), batch=self.batch))

@@ -101,8 +101,8 @@ class VoxelLoss(nn.Module, ABC):
     def extra_repr(self) -> str:
         """Return the options."""
         options = {n: v for n, v in vars(self).items() if n[0] != "_" and n != "training"}
-        if self.class_weight is not None:
-            options["class_weight"] = tuple(float(weight) for weight in self.class_weight)
+        for name, values in self.named_buffers():
+            options[name] = tuple(float(value) for value in values)
         return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 

@@ -1,10 +1,11 @@
-"""Dice and cross entropy in plain Python numbers: loops over voxels, float64, no torch.
+"""Losses on voxels in plain Python numbers: loops over voxels, float64, no torch.
 
 Arrays are channels first. ``truth`` holds one value per channel; ``weight`` one number per voxel.
 """
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -52,7 +53,41 @@ def weights_of(class_weight: list[float] | None, channels: int, *, background: b
     return [w * taking_part / math.fsum(weights) for w in weights]
 
 
-def dice(
+def dice(*scene: Array, smooth: float = 1e-5, **options: object) -> Array | float:
+    def loss(shared: float, predicted: float, present: float, _: int) -> float:
+        below = predicted + present + smooth
+        return 1 - (2 * shared + smooth) / below if below else 0.0
+
+    return _class_by_class(loss, *scene, **options)
+
+
+def jaccard(*scene: Array, smooth: float = 1e-5, **options: object) -> Array | float:
+    def loss(shared: float, predicted: float, present: float, _: int) -> float:
+        below = (predicted - shared) + (present - shared) + shared + smooth
+        return 1 - (shared + smooth) / below if below else 0.0
+
+    return _class_by_class(loss, *scene, **options)
+
+
+def tversky(
+    *scene: Array,
+    smooth: float = 1e-5,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    gamma: float | list[float] = 1.0,
+    **options: object,
+) -> Array | float:
+    def loss(shared: float, predicted: float, present: float, c: int) -> float:
+        spurious, missed = predicted - shared, present - shared
+        below = shared + alpha * spurious + beta * missed + smooth
+        value = 1 - (shared + smooth) / below if below else 0.0
+        return max(0.0, value) ** (gamma[c] if isinstance(gamma, list) else gamma)
+
+    return _class_by_class(loss, *scene, **options)
+
+
+def _class_by_class(
+    loss: Callable[[float, float, float, int], float],
     input: Array,
     truth: Array,
     weight: Array,
@@ -62,7 +97,6 @@ def dice(
     class_weight: list[float] | None = None,
     absent: str = "ratio",
     batch: bool = False,
-    smooth: float = 1e-5,
     reduction: str = "mean",
 ) -> Array | float:
     samples, channels = input.shape[:2]
@@ -74,9 +108,7 @@ def dice(
     for row, members in enumerate(rows):
         for c in range(0 if include_background else 1, channels):
             shared, predicted, present, voxels = _sums(p, truth, weight, members, c)
-            below = predicted + present + smooth
-            value = 1 - (2 * shared + smooth) / below if below else 0.0
-            takes_part = 1.0
+            value, takes_part = loss(shared, predicted, present, c), 1.0
             if not present and absent == "penalize":
                 value = predicted / voxels if voxels else 0.0
             elif not present and absent == "skip":
@@ -89,6 +121,57 @@ def dice(
     if reduction == "sum":
         return total
     return total / counted if counted else 0.0
+
+
+def generalized_dice(
+    input: Array,
+    truth: Array,
+    weight: Array,
+    *,
+    activation: str | None = "softmax",
+    include_background: bool = True,
+    class_weight: list[float] | None = None,
+    absent: str = "ratio",
+    batch: bool = False,
+    smooth: float = 1e-5,
+    reduction: str = "mean",
+    weight_type: str = "square",
+) -> Array | float:
+    samples, channels = input.shape[:2]
+    p = activated(input, activation)
+    k = weights_of(class_weight, channels, background=include_background)
+    rows = [list(range(samples))] if batch else [[b] for b in range(samples)]
+    values, counted = [], 0
+    for members in rows:
+        classes = [c for c in range(channels) if k[c]]
+        sums = {c: _sums(p, truth, weight, members, c) for c in classes}
+        there = [c for c in classes if sums[c][2] > 0]
+        lift = {c: _lift(sums[c][2], weight_type) for c in there}
+        if absent == "ratio":
+            lift |= {c: max(lift.values(), default=1.0) for c in classes if c not in there}
+        size = math.fsum(k[c] * sums[c][2] for c in there)
+        raw = math.fsum(k[c] * lift[c] * sums[c][2] for c in there)
+        scale = size / raw if raw else 1.0
+        above = math.fsum(k[c] * w * scale * 2 * sums[c][0] for c, w in lift.items()) + smooth
+        below = math.fsum(k[c] * w * scale * (sums[c][1] + sums[c][2]) for c, w in lift.items())
+        value = 1 - above / (below + smooth) if below + smooth else 0.0
+        if absent == "penalize":
+            each = [
+                value if c in there else sums[c][1] / sums[c][3] if sums[c][3] else 0.0
+                for c in classes
+            ]
+            value = math.fsum(k[c] * v for c, v in zip(classes, each, strict=True))
+            value /= math.fsum(k[c] for c in classes)
+        takes_part = bool(there) or absent != "skip"
+        counted += takes_part
+        values.append(value if takes_part else 0.0)
+    if reduction == "none":
+        return np.array(values)
+    return math.fsum(values) / (1 if reduction == "sum" else max(1, counted))
+
+
+def _lift(volume: float, weight_type: str) -> float:
+    return {"square": 1 / volume**2, "simple": 1 / volume, "uniform": 1.0}[weight_type]
 
 
 def _sums(
