@@ -102,6 +102,12 @@ LISTED: dict[str, Case] = {
             "batch_pools_the_voxels_of_all_samples": "samples that touch have another skeleton",
         },
     },
+    "FocalLoss of shares": {
+        "factory": medkit.losses.FocalLoss,
+        "function": medkit.losses.focal_loss,
+        "vary": {"gamma": (0.5, 3.0), "alpha": (0.3,)},
+        "excuses": {"order_of_classes_changes_nothing": "alpha sets the background apart"},
+    },
     "GeneralizedDiceLoss": {
         "factory": medkit.losses.GeneralizedDiceLoss,
         "function": medkit.losses.generalized_dice_loss,

@@ -1,4 +1,4 @@
-"""Laws of Dice and cross entropy over drawn shapes, options and inputs."""
+"""Laws of the losses on overlap and on voxels over drawn shapes, options and inputs."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from medkit.losses import CrossEntropyLoss, DiceLoss, WeightedSum, cross_entropy_loss, dice_loss
+from medkit.losses import (
+    CrossEntropyLoss,
+    DiceLoss,
+    FocalLoss,
+    WeightedSum,
+    cross_entropy_loss,
+    dice_loss,
+    focal_loss,
+    generalized_dice_loss,
+    jaccard_loss,
+    tversky_loss,
+)
 from medkit.testing import assert_close
 
 SHARED = {
@@ -14,13 +25,18 @@ SHARED = {
     "include_background": st.booleans(),
     "weighted": st.booleans(),
 }
-DICE = st.fixed_dictionaries(
-    {
-        **SHARED,
-        "absent": st.sampled_from(["ratio", "penalize", "skip"]),
-        "batch": st.booleans(),
-        "smooth": st.sampled_from([0.0, 1e-5, 1.0]),
-    }
+OVERLAP = {
+    **SHARED,
+    "absent": st.sampled_from(["ratio", "penalize", "skip"]),
+    "batch": st.booleans(),
+    "smooth": st.sampled_from([0.0, 1e-5, 1.0]),
+}
+DICE = st.fixed_dictionaries(OVERLAP)
+TVERSKY = st.fixed_dictionaries(
+    {**OVERLAP, "alpha": st.floats(0, 2), "beta": st.floats(0, 2), "gamma": st.floats(0.5, 3)}
+)
+GENERALIZED = st.fixed_dictionaries(
+    {**OVERLAP, "weight_type": st.sampled_from(["square", "simple", "uniform"])}
 )
 ENTROPY = st.fixed_dictionaries(
     {
@@ -29,8 +45,19 @@ ENTROPY = st.fixed_dictionaries(
         "top_k": st.sampled_from([None, 0.4]),
     }
 )
+FOCAL = st.fixed_dictionaries({**SHARED, "gamma": st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.5])})
 LOSSES = st.one_of(
-    st.tuples(st.just(dice_loss), DICE), st.tuples(st.just(cross_entropy_loss), ENTROPY)
+    *(
+        st.tuples(st.just(loss), options)
+        for loss, options in (
+            (dice_loss, DICE),
+            (jaccard_loss, DICE),
+            (tversky_loss, TVERSKY),
+            (generalized_dice_loss, GENERALIZED),
+            (cross_entropy_loss, ENTROPY),
+            (focal_loss, FOCAL),
+        )
+    )
 )
 SHAPES = st.tuples(
     st.integers(1, 3), st.integers(2, 4), st.lists(st.integers(1, 5), min_size=0, max_size=3)
@@ -179,15 +206,35 @@ def test_value_and_gradient_are_finite_and_the_value_is_not_negative(
         assert gradient.dtype == dtype
 
 
-@given(shape=SHAPES, seed=SEEDS, dice=DICE, entropy=ENTROPY)
-def test_a_sum_is_the_sum_of_its_terms(shape, seed, dice, entropy) -> None:
+@given(shape=SHAPES, seed=SEEDS, dice=DICE, entropy=ENTROPY, focal=FOCAL)
+def test_a_sum_is_the_sum_of_its_terms(shape, seed, dice, entropy, focal) -> None:
     scene = Scene(shape, seed)
-    first, second = scene.options(dice), scene.options(entropy)
-    loss = WeightedSum({"dice": (0.3, DiceLoss(**first)), "ce": (2.0, CrossEntropyLoss(**second))})
+    options = [scene.options(drawn) for drawn in (dice, entropy, focal)]
+    functions, weights = (dice_loss, cross_entropy_loss, focal_loss), (0.3, 2.0, 0.7)
+    loss = WeightedSum(
+        {
+            "dice": (weights[0], DiceLoss(**options[0])),
+            "ce": (weights[1], CrossEntropyLoss(**options[1])),
+            "focal": (weights[2], FocalLoss(**options[2])),
+        }
+    )
 
     total, gradient = with_gradient(loss, scene.logits, scene.labels, mask=scene.mask)
 
-    a = with_gradient(dice_loss, scene.logits, scene.labels, mask=scene.mask, **first)
-    b = with_gradient(cross_entropy_loss, scene.logits, scene.labels, mask=scene.mask, **second)
-    assert_close(total, 0.3 * a[0] + 2.0 * b[0])
-    assert_close(gradient, 0.3 * a[1] + 2.0 * b[1])
+    single = [
+        with_gradient(function, scene.logits, scene.labels, mask=scene.mask, **chosen)
+        for function, chosen in zip(functions, options, strict=True)
+    ]
+    assert_close(total, sum(w * value for w, (value, _) in zip(weights, single, strict=True)))
+    assert_close(gradient, sum(w * slope for w, (_, slope) in zip(weights, single, strict=True)))
+
+
+@given(shape=SHAPES, seed=SEEDS, options=FOCAL, gamma=st.floats(0, 5))
+def test_a_larger_exponent_costs_less(shape, seed, options, gamma) -> None:
+    scene = Scene(shape, seed)
+    chosen = {**scene.options(options), "reduction": "none"}
+    larger = {**chosen, "gamma": chosen["gamma"] + gamma}
+
+    less = focal_loss(scene.logits, scene.labels, **larger)
+
+    assert (less <= focal_loss(scene.logits, scene.labels, **chosen) + 1e-12).all()

@@ -3,6 +3,7 @@
 from medkit.losses._cldice import ClDiceLoss, cldice_loss
 from medkit.losses._cross_entropy import CrossEntropyLoss, cross_entropy_loss
 from medkit.losses._dice import DiceLoss, dice_loss
+from medkit.losses._focal import FocalLoss, focal_loss
 from medkit.losses._generalized_dice import GeneralizedDiceLoss, generalized_dice_loss
 from medkit.losses._group_reconstruction import GroupReconstructionLoss, group_reconstruction_loss
 from medkit.losses._jaccard import JaccardLoss, jaccard_loss
@@ -16,6 +17,7 @@ __all__ = [
     "ClDiceLoss",
     "CrossEntropyLoss",
     "DiceLoss",
+    "FocalLoss",
     "GeneralizedDiceLoss",
     "GroupReconstructionLoss",
     "JaccardLoss",
@@ -27,6 +29,7 @@ __all__ = [
     "cldice_loss",
     "cross_entropy_loss",
     "dice_loss",
+    "focal_loss",
     "generalized_dice_loss",
     "group_reconstruction_loss",
     "jaccard_loss",

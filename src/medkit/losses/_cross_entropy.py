@@ -7,6 +7,13 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
+from medkit.losses._entropy_loss import (
+    entropy_weights,
+    reduce_rows,
+    reduce_voxels,
+    rows_of_voxels,
+    weighted,
+)
 from medkit.losses._voxel_loss import Entropy, VoxelLoss, cross_entropy_of, scan_voxels
 from medkit.losses._voxels import (
     REDUCTIONS,
@@ -15,7 +22,6 @@ from medkit.losses._voxels import (
     Voxels,
     as_voxels,
     can_look_at,
-    class_weights,
 )
 from medkit.ops import VoxelScan
 
@@ -115,15 +121,12 @@ def cross_entropy_loss(
     """
     _check_options(reduction, top_k)
     voxels = as_voxels(input, target, mask, activation=activation, ignore_index=ignore_index)
-    entropy = _entropy(
-        voxels,
-        activation,
-        class_weight,
-        label_smoothing,
-        include_background=include_background,
+    weight = entropy_weights(
+        voxels, activation, class_weight, include_background=include_background
     )
+    entropy = Entropy(weight, check.fraction("label_smoothing", label_smoothing))
     scan = scan_voxels(voxels, activation, entropy, overlap=False)
-    return _reduce(voxels, cross_entropy_of(scan), entropy, activation, top_k, reduction)
+    return _reduce(voxels, cross_entropy_of(scan), weight, activation, top_k, reduction)
 
 
 def _check_options(reduction: Reduction, top_k: float | None) -> None:
@@ -132,86 +135,20 @@ def _check_options(reduction: Reduction, top_k: float | None) -> None:
         raise check.fail("top_k", "in (0, 1] or None", top_k)
 
 
-def _is_binary(voxels: Voxels, activation: Activation | None) -> bool:
-    return activation == "sigmoid" or voxels.input.shape[1] == 1
-
-
-def _entropy(
-    voxels: Voxels,
-    activation: Activation | None,
-    class_weight: Sequence[float] | Tensor | None,
-    label_smoothing: float,
-    *,
-    include_background: bool,
-) -> Entropy:
-    """Return how the cross entropy is made: weights that average, or for a sigmoid sum to, one."""
-    check.fraction("label_smoothing", label_smoothing)
-    if _is_binary(voxels, activation):
-        weight = class_weights(class_weight, voxels.input, include_background=include_background)
-        return Entropy(weight / weight.sum(), label_smoothing)
-    if class_weight is None and include_background:
-        return Entropy(None, label_smoothing)
-    weight = class_weights(class_weight, voxels.input, include_background=include_background)
-    return Entropy(weight, label_smoothing)
-
-
 def _reduce(
     voxels: Voxels,
     terms: Tensor,
-    entropy: Entropy,
+    class_weight: Tensor | None,
     activation: Activation | None,
     top_k: float | None,
     reduction: Reduction,
 ) -> Tensor:
-    terms, weights = _weigh(voxels, terms, entropy, activation)
+    terms, weights = weighted(voxels, terms, class_weight, activation)
     if top_k is not None:
         weights = torch.ones_like(terms) if weights is None else weights
         kept = _hardest(terms.detach(), weights, top_k)
         terms, weights = terms * kept, weights * kept
-    if reduction == "none":
-        return terms
-    if reduction == "sum":
-        return terms.sum()
-    if weights is None:
-        return terms.sum() / max(1, terms.numel())
-    return _mean(terms.sum(), weights.sum(dtype=terms.dtype))
-
-
-def _mean(total: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean, zero where nothing has a weight."""
-    return total / torch.where(weight == 0, 1.0, weight)
-
-
-def _weigh(
-    voxels: Voxels, terms: Tensor, entropy: Entropy, activation: Activation | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return the weighted loss of each voxel, and its weight in the mean; None is one."""
-    weights = _class_weight_of(voxels, terms, entropy, activation)
-    if weights is not None:  # label smoothing would give a class of weight zero a part
-        terms = torch.where(weights > 0, terms, 0.0)
-    if voxels.weight is not None:
-        terms = terms * voxels.weight
-        if weights is None:
-            weights = voxels.weight
-        else:  # a target that does not count may be NaN
-            weights = torch.where(voxels.weight > 0, weights * voxels.weight, 0.0)
-    return terms, weights
-
-
-def _class_weight_of(
-    voxels: Voxels, terms: Tensor, entropy: Entropy, activation: Activation | None
-) -> Tensor | None:
-    """Return what each voxel weighs in the mean before the mask; None is one everywhere."""
-    weight, target = entropy.class_weight, voxels.target
-    if _is_binary(voxels, activation):
-        return None
-    if target.ndim < voxels.input.ndim:
-        return None if weight is None else weight[target]
-    total = torch.zeros_like(terms)
-    for channel in range(target.shape[1]):  # no product of the size of the target
-        share = target[:, channel].to(terms.dtype)
-        total = total + (share if weight is None else share * weight[channel])
-    return total
+    return reduce_voxels(terms, weights, reduction)
 
 
 def _hardest(loss: Tensor, weights: Tensor, top_k: float) -> Tensor:
@@ -314,13 +251,13 @@ class CrossEntropyLoss(VoxelLoss):
         Args:
             voxels: What the pass goes over.
         """
-        return _entropy(
+        weight = entropy_weights(
             voxels,
             self.activation,
             self.class_weight,
-            self.label_smoothing,
             include_background=self.include_background,
         )
+        return Entropy(weight, self.label_smoothing)
 
     def from_scan(self, voxels: Voxels, scan: VoxelScan) -> Float[Tensor, "..."]:
         """Return the loss from a pass over the voxels.
@@ -332,7 +269,7 @@ class CrossEntropyLoss(VoxelLoss):
         return _reduce(
             voxels,
             cross_entropy_of(scan),
-            self.entropy(voxels),
+            self.entropy(voxels).class_weight,
             self.activation,
             self.top_k,
             self.reduction,
@@ -347,10 +284,8 @@ class CrossEntropyLoss(VoxelLoss):
         """
         if self.top_k is not None:
             raise check.fail("top_k", "None where the batch comes in pieces", self.top_k)
-        entropy, terms = self.entropy(voxels), cross_entropy_of(scan)
-        terms, weights = _weigh(voxels, terms, entropy, self.activation)
-        weights = torch.ones_like(terms) if weights is None else weights.to(terms.dtype)
-        return torch.stack([each.reshape(len(terms), -1).sum(1) for each in (terms, weights)], 1)
+        terms, weight = cross_entropy_of(scan), self.entropy(voxels).class_weight
+        return rows_of_voxels(*weighted(voxels, terms, weight, self.activation))
 
     def from_rows(self, rows: Float[Tensor, "batch 2"]) -> Float[Tensor, ""]:
         """Return the loss from the rows of all samples.
@@ -358,7 +293,4 @@ class CrossEntropyLoss(VoxelLoss):
         Args:
             rows: As ``rows`` returns them, one below the other.
         """
-        if self.reduction == "none":
-            raise check.fail("reduction", "'mean' or 'sum' where the batch comes in pieces", "none")
-        total, weight = rows.sum(0)
-        return total if self.reduction == "sum" else _mean(total, weight)
+        return reduce_rows(rows, self.reduction)

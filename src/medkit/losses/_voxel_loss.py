@@ -16,7 +16,8 @@ class Entropy(NamedTuple):
     """How a loss wants the cross entropy of the pass over the voxels made."""
 
     class_weight: Tensor | None
-    label_smoothing: float
+    label_smoothing: float = 0.0
+    gamma: float = 0.0
 
 
 class VoxelLoss(nn.Module, ABC):
@@ -110,7 +111,7 @@ def scan_voxels(
     voxels: Voxels, activation: Activation | None, entropy: Entropy | None, *, overlap: bool
 ) -> VoxelScan:
     """Return the pass over the voxels, with what is wanted of it."""
-    class_weight, label_smoothing = entropy or Entropy(None, 0.0)
+    class_weight, label_smoothing, gamma = entropy or Entropy(None)
     return voxel_scan(
         voxels.input,
         voxels.target,
@@ -118,6 +119,7 @@ def scan_voxels(
         weight=voxels.weight,
         class_weight=class_weight,
         label_smoothing=label_smoothing,
+        gamma=gamma,
         needs="overlap" if entropy is None else "both" if overlap else "cross_entropy",
     )
 

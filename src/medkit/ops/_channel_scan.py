@@ -17,6 +17,7 @@ from medkit.ops._chunks import (
     on_cpu,
     wide_dtype,
 )
+from medkit.ops._focal import focal, focal_slope
 
 
 class ChannelTerms(NamedTuple):
@@ -32,12 +33,27 @@ class Formula(NamedTuple):
     """What the terms are made with.
 
     ``kind`` is the activation; ``classes`` and ``binary`` take probabilities that sum to one over
-    the channels, or that are one decision each.
+    the channels, or that are one decision each. A second row of ``factors`` is for the outcome
+    that a structure is not there. ``gamma`` makes the cross entropy a focal one.
     """
 
     kind: str
     factors: Tensor | None
     smoothing: float
+    gamma: float = 0.0
+
+    @property
+    def is_focal(self) -> bool:
+        """Return whether the outcomes of a channel are modulated or weighed one by one."""
+        return self.gamma > 0 or (self.factors is not None and self.factors.ndim > 1)
+
+    @property
+    def outcome_factors(self) -> tuple[Tensor | float, Tensor | float]:
+        """Return the factors where a structure is, and where it is not."""
+        if self.factors is None:
+            return 1.0, 1.0
+        rows = self.factors.expand(2, -1) if self.factors.ndim == 1 else self.factors
+        return rows[0].unsqueeze(1), rows[1].unsqueeze(1)
 
 
 def channel_terms(
@@ -80,6 +96,8 @@ def _probabilities(x: Tensor, kind: str) -> Tensor:
 def _cross_entropy(x: Tensor, t: Tensor, formula: Formula) -> Tensor:
     outcomes = x.shape[1] if formula.kind in ("softmax", "classes") else 2
     t = _smoothed(t, formula.smoothing, outcomes)
+    if formula.is_focal:
+        return _focal_entropy(x, t, formula)
     if formula.kind == "softmax":
         each = -t * torch.log_softmax(x, dim=1)
     elif formula.kind == "sigmoid":
@@ -89,6 +107,26 @@ def _cross_entropy(x: Tensor, t: Tensor, formula: Formula) -> Tensor:
         if formula.kind == "binary":
             each = each - (1 - t) * (1 - x).clamp(min=torch.finfo(x.dtype).tiny).log()
     return (each if formula.factors is None else each * formula.factors.unsqueeze(1)).sum(1)
+
+
+def _focal_entropy(x: Tensor, t: Tensor, formula: Formula) -> Tensor:
+    there, not_there = formula.outcome_factors
+    of_one, of_other = _surprises(x, formula.kind)
+    each = there * t * focal(of_one, formula.gamma)
+    if of_other is not None:
+        each = each + not_there * (1 - t) * focal(of_other, formula.gamma)
+    return each.sum(1)
+
+
+def _surprises(x: Tensor, kind: str) -> tuple[Tensor, Tensor | None]:
+    """Return minus the log probability of each channel, and of its opposite if it has one."""
+    if kind == "softmax":
+        return -torch.log_softmax(x, dim=1), None
+    if kind == "sigmoid":
+        return -F.logsigmoid(x), -F.logsigmoid(-x)
+    tiny = torch.finfo(x.dtype).tiny
+    one = -x.clamp(min=tiny).log()
+    return one, -(1 - x).clamp(min=tiny).log() if kind == "binary" else None
 
 
 def _smoothed(t: Tensor, smoothing: float, outcomes: int) -> Tensor:
@@ -286,9 +324,24 @@ def _write_gradient(
         torch.addcmul(slope, p, common, value=-1, out=gradient)
     if slopes.entropy is not None:
         g = slopes.entropy if w is None else torch.where(w > 0, slopes.entropy, 0.0)
-        k = 1.0 if formula.factors is None else formula.factors.unsqueeze(1)
-        t = _smoothed(t, formula.smoothing, x.shape[1] if softmax else 2) * k
-        p.mul_(t.sum(1, keepdim=True) if softmax else k)
-        gradient.addcmul_(p.sub_(t), g.unsqueeze(1))
+        t = _smoothed(t, formula.smoothing, x.shape[1] if softmax else 2)
+        if formula.is_focal:
+            gradient.addcmul_(_focal_slope(x, t, p, formula), g.unsqueeze(1))
+        else:
+            k = 1.0 if formula.factors is None else formula.factors.unsqueeze(1)
+            t = t * k
+            p.mul_(t.sum(1, keepdim=True) if softmax else k)
+            gradient.addcmul_(p.sub_(t), g.unsqueeze(1))
     if gradient is not result:
         result.copy_(gradient)
+
+
+def _focal_slope(x: Tensor, t: Tensor, p: Tensor, formula: Formula) -> Tensor:
+    """Return the derivative of the focal cross entropy by the logits."""
+    there, not_there = formula.outcome_factors
+    of_one, of_other = _surprises(x, formula.kind)
+    up = there * t * focal_slope(of_one, formula.gamma)
+    if of_other is None:
+        return p * up.sum(1, keepdim=True) - up
+    down = not_there * (1 - t) * focal_slope(of_other, formula.gamma)
+    return p * down - (1 - p) * up

@@ -12,6 +12,7 @@ from medkit._core import check
 from medkit.ops._channel_scan import Formula, channel_terms, scan_channels
 from medkit.ops._chunks import wide_dtype
 from medkit.ops._class_scan import class_terms, scan_classes
+from medkit.ops._focal import focal, scan_focal
 from medkit.ops._overlap import Overlap
 
 Activation = Literal["softmax", "sigmoid"]
@@ -37,8 +38,12 @@ def voxel_scan(
     *,
     activation: Activation | None = "softmax",
     weight: Shaped[Tensor, "batch *spatial"] | None = None,
-    class_weight: Sequence[float] | Float[Tensor, " channel"] | None = None,
+    class_weight: Sequence[float]
+    | Float[Tensor, " channel"]
+    | Float[Tensor, "2 channel"]
+    | None = None,
     label_smoothing: float = 0.0,
+    gamma: float = 0.0,
     needs: Needs = "both",
 ) -> VoxelScan:
     r"""Return soft overlap per class and cross entropy per voxel, from one pass over the voxels.
@@ -53,7 +58,8 @@ def voxel_scan(
         H_b(v) = -\sum_c k_c\,\tilde t\,\log p
 
     with :math:`m` the number of channels; for a sigmoid, or a single channel, :math:`H` adds
-    :math:`-\sum_c k_c\,(1 - \tilde t)\log(1 - p)` and :math:`m` is 2.
+    :math:`-\sum_c k_c\,(1 - \tilde t)\log(1 - p)` and :math:`m` is 2. With ``gamma`` each
+    :math:`-\log q` has the factor :math:`(1 - q)^\gamma`.
 
     Use it to build losses. It is what Dice loss and cross entropy are made of: no one-hot tensor
     is built, nothing of the size of the input is kept for the backward pass but the input, and
@@ -69,8 +75,10 @@ def voxel_scan(
         activation: What turns ``input`` into probabilities; None if it holds probabilities.
         weight: How much each voxel counts, zero or more, boolean or floating point. None counts
             each voxel once.
-        class_weight: Factor of each class in the cross entropy; None is one.
+        class_weight: Factor of each class in the cross entropy; None is one. For a sigmoid, or a
+            single channel, there may be two rows: for the structure, and for what is outside.
         label_smoothing: Share of the target in the cross entropy that is spread over all classes.
+        gamma: Exponent of the focal factor, zero or more; above zero without label smoothing.
         needs: Which of the results to make; one costs less than "both".
 
     Returns:
@@ -78,7 +86,7 @@ def voxel_scan(
         and has no meaning.
 
     Raises:
-        ValueError: If ``activation`` or ``needs`` is unknown.
+        ValueError: If ``activation`` or ``needs`` is unknown, or ``gamma`` is not for this case.
 
     Example:
         >>> import torch
@@ -91,6 +99,8 @@ def voxel_scan(
     """
     check.one_of("activation", activation, ("softmax", "sigmoid", None))
     check.one_of("needs", needs, ("both", "overlap", "cross_entropy"))
+    if check.non_negative("gamma", gamma) and label_smoothing:
+        raise check.fail("gamma", "0 with label smoothing", gamma)
     batch, channels = input.shape[:2]
     voxels = math.prod(input.shape[2:])
     wide = wide_dtype(input)
@@ -101,9 +111,9 @@ def voxel_scan(
     if class_weight is not None:
         k = torch.as_tensor(class_weight, dtype=wide, device=input.device)
     if t.ndim < x.ndim and activation != "sigmoid":
-        sums, entropy = _classes(x, t, w, k, label_smoothing, activation, needs)
+        sums, entropy = _classes(x, t, w, k, label_smoothing, activation, needs, gamma)
     else:
-        sums, entropy = _channels(x, t, w, k, label_smoothing, activation, needs)
+        sums, entropy = _channels(x, t, w, k, label_smoothing, activation, needs, gamma)
     overlap, cross_entropy = None, None
     if needs != "cross_entropy":
         counted = x.new_full((batch, 1), voxels, dtype=wide)
@@ -128,6 +138,7 @@ def _classes(
     smoothing: float,
     activation: Activation | None,
     needs: Needs,
+    gamma: float,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
     spread = None
     if smoothing and needs != "overlap":
@@ -144,6 +155,8 @@ def _classes(
             likelihood=needs != "overlap",
         )
     entropy = terms.surprise
+    if gamma and needs != "overlap":
+        entropy = (focal if _needs_autograd() else scan_focal)(entropy, gamma)
     if factors is not None and needs != "overlap":
         entropy = entropy * factors[index]
     if spread is not None:
@@ -159,8 +172,10 @@ def _channels(
     smoothing: float,
     activation: Activation | None,
     needs: Needs,
+    gamma: float,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-    formula = Formula(activation or ("classes" if x.shape[1] > 1 else "binary"), factors, smoothing)
+    kind = activation or ("classes" if x.shape[1] > 1 else "binary")
+    formula = Formula(kind, factors, smoothing, gamma)
     if activation is None or _needs_autograd(target, weight, factors):
         terms = channel_terms(x, target, weight, formula)
     else:

@@ -239,5 +239,55 @@ def cross_entropy(
     return math.fsum(terms.flat) / whole if whole else 0.0
 
 
+def focal(
+    input: Array,
+    truth: Array,
+    weight: Array,
+    *,
+    activation: str | None = "softmax",
+    include_background: bool = True,
+    class_weight: list[float] | None = None,
+    gamma: float = 2.0,
+    alpha: float | list[float] | None = None,
+    reduction: str = "mean",
+) -> Array | float:
+    channels = input.shape[1]
+    p = activated(input, activation)
+    k = weights_of(class_weight, channels, background=include_background)
+    one_by_one = activation == "sigmoid" or channels == 1
+    inside, outside = _alphas(alpha, channels, one_by_one)
+    terms, parts = np.zeros(weight.shape), 0.0
+    for place in np.ndindex(weight.shape):
+        if not weight[place] > 0:
+            continue
+        value = share = 0.0
+        for c in range(channels):
+            q, t = float(p[(place[0], c, *place[1:])]), float(truth[(place[0], c, *place[1:])])
+            value -= k[c] * inside[c] * (1 - q) ** gamma * _xlogy(t, q)
+            if one_by_one:
+                value -= k[c] * outside[c] * q**gamma * _xlogy(1 - t, 1 - q)
+            share += k[c] * (1.0 if one_by_one else t)
+        if one_by_one:
+            value, share = value / math.fsum(k), 1.0
+        terms[place] = weight[place] * value
+        parts += weight[place] * share
+    if reduction == "none":
+        return terms
+    total = math.fsum(terms.flat)
+    return total if reduction == "sum" else total / parts if parts else 0.0
+
+
+def _alphas(
+    alpha: float | list[float] | None, channels: int, one_by_one: bool
+) -> tuple[list[float], list[float]]:
+    """Return the factor of each channel where its structure is, and where it is not."""
+    if alpha is None:
+        return [1.0] * channels, [1.0] * channels
+    each = alpha if isinstance(alpha, list) else [alpha] * channels
+    if not one_by_one and not isinstance(alpha, list):
+        each = [1 - alpha, *each[1:]]
+    return each, [1 - a for a in each]
+
+
 def _xlogy(x: float, y: float) -> float:
     return x * math.log(y) if x else 0.0

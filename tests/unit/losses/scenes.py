@@ -75,8 +75,9 @@ def scene(case: Case) -> Scene:
     target, mask, ignore, channels = (
         options.pop(name) for name in ("target", "mask", "ignore", "channels")
     )
-    if options.get("class_weight") is not None:
-        options["class_weight"] = options["class_weight"][:channels]
+    for name, values in options.items():
+        if isinstance(values, list):
+            options[name] = values[:channels]
     rng = np.random.default_rng(7)
     x = rng.normal(size=(2, channels, *SHAPE)) * 2
     if options["activation"] is None:

@@ -1,6 +1,5 @@
 """clDice against medicai's numbers, MONAI, and loops over voxels."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from medkit.testing import assert_close
 from unit.ops import skeleton_oracle
 
 FOLDER = Path(__file__).parents[2] / "golden" / "medicai_losses"
-VALUES = json.loads((FOLDER / "medicai_losses.json").read_text())
 ARRAYS = np.load(FOLDER / "medicai_losses.npz")
 MEDICAI_SMOOTH = 1e-7
 
@@ -23,36 +21,9 @@ def _array(name: str) -> Tensor:
     return torch.from_numpy(ARRAYS[name]).movedim(-1, 1)
 
 
-def _as_medicai(configuration: str, reduction: str) -> Tensor:
-    """Return the value by medkit; medicai makes ignored voxels background, so we do it here."""
-    parts = configuration.split("/")
-    iterations = int(next(part for part in parts if part.startswith("it"))[2:])
-    options = {"smooth": MEDICAI_SMOOTH, "iterations": iterations, "reduction": reduction}
-    labels = _array("labels")
-    if parts[0].startswith("Binary"):
-        return cldice_loss(
-            _array("bin_logit"), _array("bin_label"), activation="sigmoid", **options
-        )
-    if parts[0].startswith("Categorical"):
-        return cldice_loss(_array("logits"), _array("onehot"), **options)
-    if parts[1] == "logits":
-        return cldice_loss(_array("logits"), labels.long(), **options)
-    valid = labels != 2
-    prob = _array("prob")[:, 1:2] * valid
-    return cldice_loss(prob, ((labels == 1) & valid).float(), activation=None, **options)
-
-
-@pytest.mark.parametrize("key", [key for key in VALUES if "CenterlineDice" in key])
-def test_values_are_those_of_medicai(key: str) -> None:
-    configuration, reduction = key.rsplit("/", 1)
-
-    found = _as_medicai(configuration, reduction)
-
-    assert_close(found.double(), torch.tensor(VALUES[key], dtype=torch.float64), rtol=2e-6)
-
-
 @pytest.mark.parametrize(("memory_efficient", "skeleton_gradient"), [(True, False), (False, True)])
 def test_gradients_are_those_of_medicai(memory_efficient: bool, skeleton_gradient: bool) -> None:
+    """Its values are in ``test_medicai``."""
     labels, prob = _array("labels"), _array("prob").clone().requires_grad_()
     valid = labels != 2
     loss = ClDiceLoss(activation=None, smooth=MEDICAI_SMOOTH, skeleton_gradient=skeleton_gradient)

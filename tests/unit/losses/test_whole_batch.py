@@ -12,7 +12,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medkit.losses import ClDiceLoss, CrossEntropyLoss, DiceLoss, WeightedSum, WholeBatch, dice_loss
+from medkit.losses import (
+    ClDiceLoss,
+    CrossEntropyLoss,
+    DiceLoss,
+    FocalLoss,
+    GeneralizedDiceLoss,
+    JaccardLoss,
+    TverskyLoss,
+    WeightedSum,
+    WholeBatch,
+    dice_loss,
+)
 from medkit.testing import assert_close
 from medkit.train import Stepper
 from unit.losses import oracle
@@ -311,3 +322,24 @@ def test_processes_give_the_gradient_of_all_samples(
 
 def test_processes_alone_give_another(found: list[dict[str, float]]) -> None:
     assert min(result["mean over processes"] for result in found) > 3e-2
+
+
+@pytest.mark.parametrize("loss", [FocalLoss, JaccardLoss, TverskyLoss, GeneralizedDiceLoss])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_batch_in_pieces_has_the_loss_of_the_whole(loss: type, reduction: str) -> None:
+    options = {} if loss is FocalLoss else {"batch": True}
+    part = loss(reduction=reduction, ignore_index=255, **options)
+    logits, labels = torch.randn(4, 3, 6, 5).double(), torch.randint(0, 3, (4, 6, 5))
+    labels[0, :3] = 255
+    x, y = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    whole = WholeBatch(part)
+
+    for piece, target in zip(x.split(1), labels.split(1), strict=True):
+        whole.add(piece, target)
+    for piece, target in zip(x.split(1), labels.split(1), strict=True):
+        value = whole(piece, target)
+        value.backward()
+
+    part(y, labels).backward()
+    assert_close(value, part(y, labels))
+    assert_close(x.grad, y.grad)
