@@ -9,6 +9,7 @@ from torch import nn
 import medkit.nn
 from medkit.nn import (
     CoordinateMLP,
+    DeepSupervised,
     DropPath,
     FourierFeatures,
     HybridAttentionUNet,
@@ -17,6 +18,8 @@ from medkit.nn import (
     SegFormer2D,
     SegFormer3D,
     Sine,
+    UNet2D,
+    UNet3D,
 )
 from medkit.testing import Report, module_report
 
@@ -42,6 +45,15 @@ def encoded_mlp(
     )
 
 
+def deep_unet(
+    *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> DeepSupervised:
+    """Return a U-Net that gives the logits of two heads."""
+    return DeepSupervised(
+        UNet2D(2, 3, channels=(4, 6, 8), deep_supervision=1, device=device, dtype=dtype)
+    )
+
+
 CASES: dict[str, Case] = {
     "CoordinateMLP": {
         "factory": partial(CoordinateMLP, 3, width=8, depth=2, dropout_after=(2,)),
@@ -51,6 +63,10 @@ CASES: dict[str, Case] = {
     "CoordinateMLP with Fourier features": {
         "factory": encoded_mlp,
         "sample": (2, 3),
+    },
+    "DeepSupervised": {
+        "factory": deep_unet,
+        "sample": (2, 2, 13, 16),
     },
     "DropPath": {
         "factory": DropPath,
@@ -92,6 +108,16 @@ CASES: dict[str, Case] = {
     "Sine": {
         "factory": Sine,
         "sample": (2, 3),
+    },
+    "UNet2D": {
+        "factory": partial(UNet2D, 2, 3, channels=(4, 6, 8)),
+        "sample": (2, 2, 13, 16),
+        "vary": {"residual": (False, True), "checkpoint": (False, True)},
+    },
+    "UNet3D": {
+        "factory": partial(UNet3D, 2, 3, channels=(4, 6, 8)),
+        "sample": (2, 2, 8, 9, 7),
+        "vary": {"residual": (False, True), "norm": (None, partial(nn.GroupNorm, 2))},
     },
 }
 

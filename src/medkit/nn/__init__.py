@@ -9,9 +9,11 @@ from medkit.nn._mix_transformer import MixTransformer3D
 from medkit.nn._patch_embed import PatchEmbed3D
 from medkit.nn._segformer import SegFormer2D, SegFormer3D
 from medkit.nn._sine import Sine
+from medkit.nn._unet import DeepSupervised, UNet2D, UNet3D
 
 __all__ = [
     "CoordinateMLP",
+    "DeepSupervised",
     "DropPath",
     "FourierFeatures",
     "HybridAttentionUNet",
@@ -20,5 +22,7 @@ __all__ = [
     "SegFormer2D",
     "SegFormer3D",
     "Sine",
+    "UNet2D",
+    "UNet3D",
     "sobel_magnitude",
 ]

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from medkit._core import check
 from medkit.nn._edges import sobel_magnitude
+from medkit.nn._factory import Factory
 from medkit.nn._image import check_image
+from medkit.nn._on_grid import on_grid
 from medkit.nn._recompute import run
-from medkit.nn._skip_attention import EdgeAttention, Factory, SpatialAttention
+from medkit.nn._skip_attention import EdgeAttention, SpatialAttention
 
 LEVELS = 5
 SMALLEST = 16
@@ -170,7 +172,7 @@ class HybridAttentionUNet(nn.Module):
     def _join(self, level: int, skip: Tensor, coarser: Tensor, edges: Tensor | None) -> Tensor:
         """Return the decoder's map of a level, from the encoder's and from the coarser one."""
         height, width = skip.shape[2:]
-        up = self.get_submodule(f"upconv{level}")(coarser)[..., :height, :width]
+        up = on_grid(self.get_submodule(f"upconv{level}")(coarser), (height, width))
         attention = self.get_submodule(f"{'edge' if level < 3 else 'spatial'}_att{level}")
         more: tuple[Tensor, ...] = ()
         if level < 3:

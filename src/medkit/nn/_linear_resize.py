@@ -38,7 +38,7 @@ def resize_linear(
     input: Float[Tensor, "batch channel *source"], size: Sequence[int]
 ) -> Float[Tensor, "batch channel *target"]:
     """Return the image on another grid of the same extent, computed in float32 or better."""
-    if _is_exporting():
+    if is_exporting():
         return F.interpolate(input, size=list(size), mode=MODES[len(size)])
     with without_autocast(input.device):
         output = input.to(at_least_float32(input.dtype))
@@ -58,7 +58,7 @@ def add_resized(
     of the maps is ever built at full size.
     """
     shape = (coarse[0].shape[0], *grid, rows.shape[-1])
-    if _is_exporting():
+    if is_exporting():
         resized = (channels_last(resize_linear(channels_first(part), grid)) for part in coarse)
         return sum(resized, start=rows.reshape(shape))
     stacked: list[Tensor] = []
@@ -71,7 +71,7 @@ def add_resized(
     return rows.baddbmm_(weights, torch.cat(stacked, dim=1)).reshape(shape)
 
 
-def _is_exporting() -> bool:
+def is_exporting() -> bool:
     """Return whether a program is being exported; it then gets the operator that others know.
 
     PyTorch 2.6 cannot tell and exports the products.

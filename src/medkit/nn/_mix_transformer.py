@@ -40,6 +40,7 @@ class MixTransformer(nn.Module):
     """What the encoders of images and volumes have in common; not for use itself."""
 
     spatial_dims: ClassVar[int]
+    strides: PerStage = STRIDES
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class MixTransformer(nn.Module):
         rules = numerics(profile, norm_eps=norm_eps, drop_path_rate=drop_path_rate)
         self.in_channels: int = check.integer("in_channels", in_channels, minimum=1)
         self.embed_dims: PerStage = sizes.embed_dims
+        self.channels: PerStage = sizes.embed_dims
         self.minimum_size: int = _minimum_size(sizes.sr_ratios)
         self.checkpoint = checkpoint
         self._add_embeddings(sizes.embed_dims, rules.norm_eps, device, dtype)

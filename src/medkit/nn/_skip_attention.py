@@ -1,18 +1,11 @@
 """Attention on the skip connections of ``HybridAttentionUNet``, steered by the decoder."""
 
-from typing import TypedDict
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
-class Factory(TypedDict):
-    """Where and of what type parameters are made."""
-
-    device: torch.device | str | None
-    dtype: torch.dtype | None
+from medkit.nn._factory import Factory
 
 
 class Gate(nn.Module):
