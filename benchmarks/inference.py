@@ -6,6 +6,9 @@ Both run the same stand-in for a network on the same volume, in turn, in one pro
 itself, and what is left is the window machinery: cutting, weighting, summing, normalising. A
 row gives the median of each and their ratio, below 1 where medkit is faster. Peak memory is the
 growth of a fresh process's resident memory during one call, the stand-in's scores included.
+
+The second table is about many classes: the label map of volumes of growing depth, by scores of the
+whole volume and argmax in either library, and slab by slab in medkit.
 """
 
 import argparse
@@ -21,7 +24,7 @@ import torch
 from monai.inferers import sliding_window_inference as monai_sliding_window_inference
 from torch import Tensor
 
-from medkit.inference import sliding_window_inference
+from medkit.inference import sliding_window_inference, sliding_window_segmentation
 
 
 class Case(NamedTuple):
@@ -93,19 +96,50 @@ def print_growth(name: str, case: Case) -> None:
     print(peak() - before)
 
 
-def growth(name: str, case: str) -> float:
-    command = [sys.executable, __file__, "--growth", name, case]
+def growth(option: str, *arguments: str) -> float:
+    command = [sys.executable, __file__, option, *arguments]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+CLASSES, DEPTHS = 50, (64, 128, 256)
+OF_A_LABEL_MAP = {
+    "medkit, slabs": lambda x, f: sliding_window_segmentation(x, f, roi_size=32),
+    "medkit, whole": lambda x, f: sliding_window_inference(x, f, roi_size=32).argmax(1),
+    "MONAI, whole": lambda x, f: monai_sliding_window_inference(
+        x, (32, 32, 32), 1, f, overlap=0.5, mode="gaussian"
+    ).argmax(1),
+}
+
+
+def print_growth_of_labels(name: str, depth: int) -> None:
+    OF_A_LABEL_MAP[name](torch.randn(1, 1, 32, 32, 32), Network(2))
+    volume = torch.randn(1, 1, depth, 96, 96)
+    before = peak()
+    OF_A_LABEL_MAP[name](volume, Network(CLASSES))
+    print(peak() - before)
+
+
+def print_depths() -> None:
+    """Print the peak of memory for label maps of volumes of growing depth."""
+    print(f"\nlabel map of {CLASSES} classes, windows of 32^3: peak memory, MiB")
+    print(f"{'':16}" + "".join(f"{f'{d} x 96 x 96':>16}" for d in DEPTHS))
+    for name in OF_A_LABEL_MAP:
+        peaks = [growth("--growth-of-labels", name, str(depth)) for depth in DEPTHS]
+        print(f"{name:16}" + "".join(f"{each:16.0f}" for each in peaks))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--growth", nargs=2, help="used by this script itself")
+    parser.add_argument("--growth-of-labels", nargs=2, help="used by this script itself")
     options = parser.parse_args()
     torch.manual_seed(0)
     if options.growth:
         print_growth(options.growth[0], CASES[options.growth[1]])
+        return
+    if options.growth_of_labels:
+        print_growth_of_labels(options.growth_of_labels[0], int(options.growth_of_labels[1]))
         return
     print(f"windows of 96^3, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"{'':14}{'outside the network, s':^28}{'peak memory, MiB':^28}{'largest':>12}")
@@ -121,11 +155,12 @@ def main() -> None:
             for name, values in times.items():
                 values.append(seconds_outside(name, volume, case))
         ours, theirs = (statistics.median(values) for values in times.values())
-        small, large = (growth(name, label) for name in RUNS)
+        small, large = (growth("--growth", name, label) for name in RUNS)
         print(
             f"{label:14}{ours:9.3f}{theirs:9.3f}{ours / theirs:9.2f}"
             f"{small:9.0f}{large:9.0f}{small / large:9.2f}{difference:14.1e}"
         )
+    print_depths()
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_options_are_keyword_only(name: str) -> None:
     catch_all = [p.name for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
     assert not catch_all, f"{name} takes {catch_all}: name every argument"
-    assert len(data) <= DATA_ARGUMENTS, (
+    assert len(data) <= DATA_ARGUMENTS or _is_record(CALLABLES[name]), (
         f"{name} takes {data} by position: make options keyword-only"
     )
     assert _may_stand_by_position(name, optional), (
@@ -60,11 +60,15 @@ def test_options_are_keyword_only(name: str) -> None:
 def _may_stand_by_position(name: str, optional: list[str]) -> bool:
     """Allow fields of records, the first two arguments of a network, and stated exceptions."""
     thing = CALLABLES[name]
-    is_record = inspect.isclass(thing) and (
+    allowed = BY_POSITION.get(name, FIRST_TWO_OF_A_NETWORK)
+    return _is_record(thing) or _is_error(thing) or set(optional) <= allowed
+
+
+def _is_record(thing: object) -> bool:
+    """Return whether a public object is a result with named fields."""
+    return inspect.isclass(thing) and (
         issubclass(thing, tuple) or hasattr(thing, "__dataclass_fields__")
     )
-    allowed = BY_POSITION.get(name, FIRST_TWO_OF_A_NETWORK)
-    return is_record or _is_error(thing) or set(optional) <= allowed
 
 
 def _is_error(thing: object) -> bool:

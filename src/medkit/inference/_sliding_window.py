@@ -90,9 +90,9 @@ def sliding_window_inference(
         raise check.fail("inputs", "(batch, channel, *spatial)", f"shape {tuple(inputs.shape)}")
     window = check.per_axis("roi_size", roi_size, len(sizes))
     grid = patch_grid(sizes, patch_size=window, overlap=overlap)
-    weight = _weight(importance, window)
+    weight = importance_weight(importance, window)
     check.integer("batch_size", batch_size, minimum=1)
-    padded, first = _pad(inputs, window, padding_mode, padding_value)
+    padded, first = padded_to_window(inputs, window, padding_mode, padding_value)
     blend = _Blend(padded, grid=grid, weight=weight, device=device or inputs.device)
     corners = list(itertools.product(range(len(inputs)), *grid))
     batches = [corners[i : i + batch_size] for i in range(0, len(corners), batch_size)]
@@ -101,9 +101,9 @@ def sliding_window_inference(
     with torch.no_grad():
         for batch in cast("Iterable[list[Corner]]", tqdm(batches, disable=not progress)):
             for i, corner in enumerate(batch):
-                patches[i].copy_(_cut(padded, corner, window))
+                patches[i].copy_(cut(padded, corner, window))
             prediction = predictor(patches[: len(batch)])
-            blend.add(_scores(prediction, len(batch), window), batch)
+            blend.add(scores_of(prediction, len(batch), window), batch)
         means = [mean[_region(first, sizes)] for mean in blend.means()]
     return _like(cast("Prediction", prediction), means)
 
@@ -132,7 +132,7 @@ class _Blend:
         for total, score in zip(self.totals, scores, strict=True):
             weight, parts = self.weight.to(total.dtype), score.to(total)
             for i, corner in enumerate(corners):
-                _cut(total, corner, weight.shape).addcmul_(parts[i], weight)
+                cut(total, corner, weight.shape).addcmul_(parts[i], weight)
 
     def means(self) -> list[Tensor]:
         """Divide each sum, in place, by the weight that its voxels have received.
@@ -177,12 +177,12 @@ def _region(start: Sequence[int], size: Sequence[int]) -> tuple[EllipsisType | s
     return (..., *(slice(a, a + n) for a, n in zip(start, size, strict=True)))
 
 
-def _cut(volumes: Tensor, corner: Corner, window: Sequence[int]) -> Tensor:
+def cut(volumes: Tensor, corner: Corner, window: Sequence[int]) -> Tensor:
     """View the window at ``corner``, ``(sample, *first voxel)``."""
     return volumes[corner[0]][_region(corner[1:], window)]
 
 
-def _weight(importance: str | Tensor, window: Sequence[int]) -> Tensor:
+def importance_weight(importance: str | Tensor, window: Sequence[int]) -> Tensor:
     """Turn the option into one weight per voxel of the window."""
     if isinstance(importance, Tensor):
         if tuple(importance.shape) != tuple(window) or not bool((importance > 0).all()):
@@ -193,7 +193,7 @@ def _weight(importance: str | Tensor, window: Sequence[int]) -> Tensor:
     return gaussian_importance(window) if importance == "gaussian" else torch.ones(*window)
 
 
-def _pad(
+def padded_to_window(
     inputs: Tensor, window: Sequence[int], mode: str, value: float
 ) -> tuple[Tensor, tuple[int, ...]]:
     """Extend volumes to at least one window; give also where the original begins."""
@@ -211,7 +211,7 @@ def _pad(
     return F.pad(inputs, sides, mode=mode, value=value if mode == "constant" else None), before
 
 
-def _scores(prediction: object, count: int, window: Sequence[int]) -> list[Tensor]:
+def scores_of(prediction: object, count: int, window: Sequence[int]) -> list[Tensor]:
     """List the tensors of a prediction, each checked against its windows."""
     if isinstance(prediction, Mapping):
         parts = list(cast("Mapping[str, object]", prediction).values())
