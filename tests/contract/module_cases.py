@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import medkit.nn
+from contract.block_cases import BLOCK_CASES
 from medkit.nn import (
     CoordinateMLP,
     DeepSupervised,
@@ -68,6 +69,7 @@ CASES: dict[str, Case] = {
         "factory": deep_unet,
         "sample": (2, 2, 13, 16),
     },
+    **BLOCK_CASES,
     "DropPath": {
         "factory": DropPath,
         "sample": (2, 3, 4, 4),

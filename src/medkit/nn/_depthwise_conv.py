@@ -1,12 +1,15 @@
-"""Depthwise 3x3(x3) convolution with a backward pass that is fast on a CPU.
+"""Depthwise convolution with an odd kernel and a backward pass that is fast on a CPU.
 
 PyTorch's own gradients of a depthwise 3-D convolution take about thirty times as long as its
 forward pass on a CPU, and bfloat16 and float16 ten to a hundred times as long as float32. Both
 gradients are convolutions for which it has fast kernels:
 
 * to the input, the depthwise convolution of the output's gradient with the mirrored kernel;
-* to the weight, for each of the three planes of the kernel, the gradient of a 2-D convolution
-  that takes the depth slices as samples.
+* to the weight, for each plane of the kernel, the gradient of a 2-D convolution that takes the
+  depth slices as samples.
+
+Both, and the forward pass, are two to three times as fast in channels-last memory. With a stride
+the gradients are PyTorch's own.
 """
 
 from typing import Protocol, cast
@@ -51,19 +54,28 @@ class DepthwiseConv(nn.Module):
 def depthwise_conv(
     input: Float[Tensor, "batch channel *grid"],
     weight: Float[Tensor, "channel one *kernel"],
-    bias: Float[Tensor, " channel"],
-) -> Float[Tensor, "batch channel *grid"]:
-    """Return the convolution of each channel with its kernel of 3, zeros around the image."""
+    bias: Float[Tensor, " channel"] | None,
+    *,
+    stride: int = 1,
+) -> Float[Tensor, "batch channel *coarser"]:
+    """Return the convolution of each channel with its odd kernel, zeros around the image."""
     if input.ndim == 5 and input.device.type == "cpu":
         wide = at_least_float32(input.dtype)
+        memory = channels_first(channels_last(input.to(wide)).contiguous())
+        wide_bias = None if bias is None else bias.to(wide)
         with without_autocast(input.device):
-            output: object = _DepthwiseConv3d.apply(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  untyped in torch
-                input.to(wide), weight.to(wide), bias.to(wide)
-            )
+            if stride > 1:
+                return _plain(memory, weight.to(wide), wide_bias, stride).to(input.dtype)
+            output: object = _DepthwiseConv3d.apply(memory, weight.to(wide), wide_bias)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  untyped in torch
             return cast("Tensor", output).to(input.dtype)
-    conv = F.conv3d if input.ndim == 5 else F.conv2d
     dtype = input.dtype
-    return conv(input, weight.to(dtype), bias.to(dtype), padding=1, groups=weight.shape[0])
+    return _plain(input, weight.to(dtype), None if bias is None else bias.to(dtype), stride)
+
+
+def _plain(image: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    padding = [size // 2 for size in weight.shape[2:]]
+    conv = F.conv3d if image.ndim == 5 else F.conv2d
+    return conv(image, weight, bias, stride=stride, padding=padding, groups=weight.shape[0])
 
 
 class _Kept(Protocol):
@@ -77,11 +89,13 @@ class _DepthwiseConv3d(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.conv3d(image, weight, bias, padding=1, groups=weight.shape[0])
+    def forward(image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _plain(image, weight, bias, 1)
 
     @staticmethod
-    def setup_context(ctx: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def setup_context(
+        ctx: object, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor
+    ) -> None:
         del output
         cast("FunctionCtx", ctx).save_for_backward(*inputs[:2])
 
@@ -92,30 +106,35 @@ class _DepthwiseConv3d(torch.autograd.Function):
         needs_image, needs_weight, needs_bias = kept.needs_input_grad
         mirrored = weight.flip(2, 3, 4)
         return (
-            F.conv3d(grad, mirrored, padding=1, groups=len(weight)) if needs_image else None,
+            _plain(grad, mirrored, None, 1) if needs_image else None,
             _weight_gradient(image, weight, grad) if needs_weight else None,
             grad.sum((0, 2, 3, 4)) if needs_bias else None,
         )
 
 
 def _weight_gradient(image: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
-    channels, depth = image.shape[1], image.shape[2]
+    depth = image.shape[2]
+    padding = [size // 2 for size in weight.shape[3:]]
     planes: list[Tensor] = []
-    for plane, offset in enumerate((-1, 0, 1)):
+    for plane, kernel in enumerate(weight.unbind(2)):
+        offset = plane - weight.shape[2] // 2
         overlap = depth - abs(offset)
+        if overlap <= 0:  # the plane only ever meets the zeros around the image
+            planes.append(torch.zeros_like(kernel))
+            continue
         part = _slices_as_samples(image.narrow(2, max(offset, 0), overlap))
         part_grad = _slices_as_samples(grad.narrow(2, max(-offset, 0), overlap))
         _, plane_grad, _ = torch.ops.aten.convolution_backward(
             part_grad,
             part,
-            weight[:, :, plane],
+            kernel,
             None,
             [1, 1],
-            [1, 1],
+            padding,
             [1, 1],
             False,
             [0, 0],
-            channels,
+            len(weight),
             [False, True, False],
         )
         planes.append(plane_grad)

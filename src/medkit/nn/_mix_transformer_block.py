@@ -6,9 +6,13 @@ from torch import Tensor, nn
 
 from medkit.nn._batch_norm import make_batch_norm
 from medkit.nn._drop_path import DropPath
+from medkit.nn._layout import channels_first, channels_last
 from medkit.nn._mix_feed_forward import MixFeedForward
 from medkit.nn._segformer_profile import Numerics
-from medkit.nn._spatial_reduction_attention import SpatialReductionAttention
+from medkit.nn._spatial_reduction_attention import (
+    SpatialReductionAttention2D,
+    SpatialReductionAttention3D,
+)
 
 
 class MixTransformerBlock(nn.Module):
@@ -31,12 +35,14 @@ class MixTransformerBlock(nn.Module):
         eps, hidden_dim = numerics.block_norm_eps, dim * mlp_ratio
         divisor = num_heads if numerics.scale_by == "num_heads" else dim // num_heads
         self.norm1 = nn.LayerNorm(dim, eps=eps, device=device, dtype=dtype)
-        self.attention = SpatialReductionAttention(
+        attention = (
+            SpatialReductionAttention3D if spatial_dims == 3 else SpatialReductionAttention2D
+        )
+        self.attention = attention(
             dim,
             num_heads=num_heads,
             sr_ratio=sr_ratio,
             scale=divisor**-0.5,
-            spatial_dims=spatial_dims,
             norm_eps=numerics.norm_eps,
             device=device,
             dtype=dtype,
@@ -57,5 +63,6 @@ class MixTransformerBlock(nn.Module):
 
     def forward(self, input: Float[Tensor, "batch *grid dim"]) -> Float[Tensor, "batch *grid dim"]:
         """Return the refined positions, channels last."""
-        output = input + self.drop_path(self.attention(self.norm1(input)))
+        attended = channels_last(self.attention(channels_first(self.norm1(input))))
+        output = input + self.drop_path(attended)
         return output + self.drop_path(self.mlp(self.norm2(output)))

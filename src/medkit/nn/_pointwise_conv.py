@@ -35,8 +35,17 @@ class PointwiseConv(nn.Module):
         self, input: Float[Tensor, "batch in_channels *grid"]
     ) -> Float[Tensor, "batch out_channels *grid"]:
         """Return the weighted sums of channels, channels first in channels-last memory."""
-        return channels_first(F.linear(channels_last(input), self.weight.flatten(1), self.bias))
+        return pointwise_conv(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Show the shape of the weight."""
         return "x".join(map(str, self.weight.shape))
+
+
+def pointwise_conv(
+    input: Float[Tensor, "batch in_channels *grid"],
+    weight: Float[Tensor, "out_channels in_channels *ones"],
+    bias: Float[Tensor, " out_channels"] | None,
+) -> Float[Tensor, "batch out_channels *grid"]:
+    """Return the weighted sums of channels, channels first in channels-last memory."""
+    return channels_first(F.linear(channels_last(input), weight.flatten(1), bias))

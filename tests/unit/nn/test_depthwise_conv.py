@@ -13,13 +13,16 @@ from medkit.testing import assert_close
 SHAPES = [(2, 3, 5, 4, 6), (1, 2, 1, 1, 1), (1, 2, 2, 3, 1), (2, 3, 6, 5)]
 
 
-def plain(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def plain(image: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1) -> Tensor:
     conv = F.conv3d if image.ndim == 5 else F.conv2d
-    return conv(image, weight, bias, padding=1, groups=len(weight))
+    padding = weight.shape[-1] // 2
+    return conv(image, weight, bias, stride=stride, padding=padding, groups=len(weight))
 
 
-def tensors(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    channels, kernel = shape[1], (3,) * (len(shape) - 2)
+def tensors(
+    shape: tuple[int, ...], dtype: torch.dtype = torch.float64, *, kernel_size: int = 3
+) -> list[Tensor]:
+    channels, kernel = shape[1], (kernel_size,) * (len(shape) - 2)
     shapes = (shape, (channels, 1, *kernel), (channels,))
     return [torch.randn(s, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
 
@@ -45,6 +48,34 @@ def test_values_and_gradients_are_those_of_pytorch(
     found, expected = (gradients(conv, given, weight) for conv in (depthwise_conv, plain))
     for ours, theirs, name in zip(found, expected, ("image", "weight", "bias"), strict=True):
         assert_close(ours, theirs, message=name)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 5, 7])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_kernels_may_be_larger_than_the_image(shape: tuple[int, ...], kernel_size: int) -> None:
+    given = tensors(shape, kernel_size=kernel_size)
+    weight = torch.randn(shape, dtype=torch.float64)
+
+    assert_close(depthwise_conv(*given), plain(*given))
+    found, expected = (gradients(conv, given, weight) for conv in (depthwise_conv, plain))
+    for ours, theirs, name in zip(found, expected, ("image", "weight", "bias"), strict=True):
+        assert_close(ours, theirs, message=name)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_stride_and_no_bias(stride: int) -> None:
+    image, weight, _ = tensors((2, 3, 7, 4, 6), kernel_size=5)
+
+    found = depthwise_conv(image, weight, None, stride=stride)
+    expected = plain(image, weight, None, stride)
+
+    assert_close(found, expected)
+    for a, e in zip(
+        torch.autograd.grad(found.square().sum(), [image, weight]),
+        torch.autograd.grad(expected.square().sum(), [image, weight]),
+        strict=True,
+    ):
+        assert_close(a, e)
 
 
 def test_gradients_of_gradients_are_right() -> None:

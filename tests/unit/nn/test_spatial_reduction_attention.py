@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from medkit.nn._spatial_reduction_attention import SpatialReductionAttention
+import medkit.nn
+from medkit.nn import (
+    MultiHeadSelfAttention3D,
+    SpatialReductionAttention3D,
+)
 from medkit.testing import assert_close
+from unit.nn.blocks import linear, settled
 
 
-def linear(x: np.ndarray, layer: torch.nn.Module) -> np.ndarray:
-    return x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
-
-
-def reduced(x: np.ndarray, attention: SpatialReductionAttention, ratio: int) -> np.ndarray:
+def reduced(x: np.ndarray, attention: SpatialReductionAttention3D, ratio: int) -> np.ndarray:
     """Return the tokens of whole cells of ``ratio`` positions; what is left over is left out."""
     weight, bias = (t.detach().numpy() for t in attention.sr.parameters())
     cells = [n // ratio for n in x.shape[:-1]]
@@ -27,7 +28,7 @@ def reduced(x: np.ndarray, attention: SpatialReductionAttention, ratio: int) -> 
 
 
 def by_formula(
-    x: np.ndarray, attention: SpatialReductionAttention, heads: int, ratio: int, scale: float
+    x: np.ndarray, attention: SpatialReductionAttention3D, heads: int, ratio: int, scale: float
 ) -> np.ndarray:
     source = x if ratio == 1 else reduced(x, attention, ratio)
     dim = x.shape[-1]
@@ -45,20 +46,45 @@ def by_formula(
     ("grid", "ratio"), [((4, 4, 4), 2), ((5, 4, 7), 2), ((4, 6, 9), 4), ((2, 3, 1), 1), ((5, 7), 2)]
 )
 def test_equals_the_formula(grid: tuple[int, ...], ratio: int) -> None:
-    attention = SpatialReductionAttention(
-        6,
-        num_heads=3,
-        sr_ratio=ratio,
-        scale=0.7,
-        spatial_dims=len(grid),
-        norm_eps=1e-5,
-        dtype=torch.float64,
-    )
+    kind = getattr(medkit.nn, f"SpatialReductionAttention{len(grid)}D")
+    attention = kind(6, num_heads=3, sr_ratio=ratio, scale=0.7, dtype=torch.float64)
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter)
-    x = torch.randn(2, *grid, 6, dtype=torch.float64)
+    x = torch.randn(2, 6, *grid, dtype=torch.float64)
 
     y = attention(x)
 
-    for sample, found in zip(x, y, strict=True):
+    for sample, found in zip(x.movedim(1, -1), y.movedim(1, -1), strict=True):
         assert_close(found, by_formula(sample.numpy(), attention, 3, ratio, 0.7))
+
+
+def test_without_reduction_it_is_self_attention() -> None:
+    reduced_by_one = settled(SpatialReductionAttention3D(8, num_heads=2, sr_ratio=1)).double()
+    full = MultiHeadSelfAttention3D(8, num_heads=2, dtype=torch.float64)
+    state = reduced_by_one.state_dict()
+    for part in ("weight", "bias"):
+        both = state.pop(f"query.{part}"), state.pop(f"key_value.{part}")
+        state[f"qkv.{part}"] = torch.cat(both)
+    full.load_state_dict(state)
+    x = torch.randn(2, 8, 3, 4, 5, dtype=torch.float64)
+
+    assert_close(reduced_by_one(x), full(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sr_ratio": 0}, "sr_ratio must be at least 1; got 0"),
+        ({"scale": 0.0}, "scale must be positive; got 0.0"),
+        ({"norm_eps": 0.0}, "norm_eps must be positive; got 0.0"),
+    ],
+)
+def test_wrong_arguments_are_named(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SpatialReductionAttention3D(8, num_heads=2, **options)
+
+
+def test_a_grid_below_the_reduction_is_refused() -> None:
+    message = r"input must be at least 4 along depth, height, width; got shape"
+    with pytest.raises(ValueError, match=message):
+        SpatialReductionAttention3D(8, num_heads=2, sr_ratio=4)(torch.zeros(1, 8, 4, 3, 4))

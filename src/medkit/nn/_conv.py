@@ -1,0 +1,110 @@
+"""Convolutions of the blocks: PyTorch's layers, computed the way that is fastest.
+
+All are ``nn.Conv2d`` or ``nn.Conv3d`` in their weights, their initial values and to ``isinstance``.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from medkit._core import check
+from medkit.nn._depthwise_conv import depthwise_conv
+from medkit.nn._norm import EFFICIENT_BATCH_NORM, Make
+from medkit.nn._pointwise_conv import pointwise_conv
+
+CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class _PointwiseConv2d(nn.Conv2d):
+    def forward(
+        self, input: Float[Tensor, "batch in_channels h w"]
+    ) -> Float[Tensor, "batch out_channels h w"]:
+        return pointwise_conv(input, self.weight, self.bias)
+
+
+class _PointwiseConv3d(nn.Conv3d):
+    def forward(
+        self, input: Float[Tensor, "batch in_channels d h w"]
+    ) -> Float[Tensor, "batch out_channels d h w"]:
+        return pointwise_conv(input, self.weight, self.bias)
+
+
+class _DepthwiseConv3d(nn.Conv3d):
+    def forward(
+        self, input: Float[Tensor, "batch channel d h w"]
+    ) -> Float[Tensor, "batch channel d2 h2 w2"]:
+        return depthwise_conv(input, self.weight, self.bias, stride=self.stride[0])
+
+
+_POINTWISE: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: _PointwiseConv2d, 3: _PointwiseConv3d}
+_DEPTHWISE: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: _DepthwiseConv3d}
+
+
+def make_pointwise(
+    in_channels: int,
+    out_channels: int,
+    *,
+    spatial_dims: int,
+    bias: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Conv2d | nn.Conv3d:
+    """Return a convolution with a kernel of 1."""
+    conv = _POINTWISE[spatial_dims]
+    return conv(in_channels, out_channels, 1, bias=bias, device=device, dtype=dtype)
+
+
+class ConvNormAct(nn.Module):
+    """Convolution without a bias, norm, activation; depthwise where asked."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        spatial_dims: int,
+        norm: Make | None,
+        activation: Make = nn.Identity,
+        kernel_size: int = 1,
+        stride: int = 1,
+        depthwise: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        kinds = CONV
+        if depthwise:
+            kinds = _DEPTHWISE
+        elif kernel_size == stride == 1:
+            kinds = _POINTWISE
+        self.conv: nn.Conv2d | nn.Conv3d = kinds[spatial_dims](
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            groups=in_channels if depthwise else 1,
+            bias=False,
+            device=device,
+            dtype=dtype,
+        )
+        make = EFFICIENT_BATCH_NORM[spatial_dims] if norm is None else norm
+        self.norm: nn.Module = make(out_channels, device=device, dtype=dtype)
+        self.activation: nn.Module = activation()
+
+    def forward(
+        self, input: Float[Tensor, "batch in_channels *size"]
+    ) -> Float[Tensor, "batch out_channels *coarser"]:
+        """Return the activated maps."""
+        return self.activation(self.norm(self.conv(input)))
+
+
+def check_conv(
+    in_channels: int, out_channels: int, *, kernel_size: int = 1, stride: int = 1
+) -> None:
+    """Raise unless the sizes are those of a convolution that keeps the grid but for its stride."""
+    check.integer("in_channels", in_channels, minimum=1)
+    check.integer("out_channels", out_channels, minimum=1)
+    check.integer("stride", stride, minimum=1)
+    if check.integer("kernel_size", kernel_size, minimum=1) % 2 == 0:
+        raise check.fail("kernel_size", "odd", kernel_size)
