@@ -4,15 +4,16 @@ A class `XyzLoss` with a function `xyz_loss` beside it is a case by itself. What
 arguments is listed here; a public name that is neither fails the discovery test.
 """
 
+import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 import medkit.losses
-from medkit.losses import CrossEntropyLoss, DiceLoss, WeightedSum, WholeBatch
+from medkit.losses import CrossEntropyLoss, DeepSupervision, DiceLoss, WeightedSum, WholeBatch
 from medkit.testing import Report, loss_report
 
 Case = dict[str, object]
@@ -38,28 +39,21 @@ def dice_and_cross_entropy(
     return WeightedSum({"dice": (0.5, dice), "ce": (2.0, CrossEntropyLoss(**shared))})
 
 
-class InPieces(nn.Module):
-    """The usual sum over a whole batch, shown sample by sample and put together again."""
+def around(composition: Callable[[nn.Module], nn.Module]) -> Callable[..., nn.Module]:
+    """Return a factory with the options of the usual sum, which puts something around it."""
 
-    def __init__(
-        self,
-        *,
-        activation: Literal["softmax", "sigmoid"] = "softmax",
-        include_background: bool = True,
-        ignore_index: int | None = None,
-        class_weight: Sequence[float] | None = None,
-        absent: Literal["ratio", "penalize", "skip"] = "ratio",
-        batch: bool = False,
-    ) -> None:
+    @functools.wraps(dice_and_cross_entropy)
+    def factory(**options: object) -> nn.Module:
+        return composition(dice_and_cross_entropy(**options))
+
+    return factory
+
+
+class InPieces(nn.Module):
+    """A loss of a whole batch, shown sample by sample and put together again."""
+
+    def __init__(self, loss: nn.Module) -> None:
         super().__init__()
-        loss = dice_and_cross_entropy(
-            activation=activation,
-            include_background=include_background,
-            ignore_index=ignore_index,
-            class_weight=class_weight,
-            absent=absent,
-            batch=batch,
-        )
         self.whole = WholeBatch(loss)
 
     def forward(self, input: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
@@ -71,6 +65,17 @@ class InPieces(nn.Module):
             self.whole.add(x, t, mask=m)
         values = torch.stack([self.whole(x, t, mask=m) for x, t, m in pieces])
         return values.sum() - values.detach()[1:].sum()
+
+
+class TwoHeads(nn.Module):
+    """A loss on two heads that say the same; a coarser one would obey no law on single voxels."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.supervision = DeepSupervision(loss, weights=(1.0, 0.5))
+
+    def forward(self, input: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        return self.supervision([input, input], target, mask=mask)
 
 
 def nodes(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,6 +120,7 @@ LISTED: dict[str, Case] = {
             "channels_of_a_multi_label_target_are_scored_one_by_one": "all classes share a ratio",
         },
     },
+    "DeepSupervision of two heads": {"factory": around(TwoHeads), "excuses": SUM},
     "GroupReconstructionLoss": {
         "factory": medkit.losses.GroupReconstructionLoss,
         "function": medkit.losses.group_reconstruction_loss,
@@ -154,7 +160,7 @@ LISTED: dict[str, Case] = {
         "vary": {"alpha": (0.3,), "beta": (0.7,), "gamma": (0.75, 2.0)},
     },
     "WeightedSum": {"factory": dice_and_cross_entropy, "excuses": SUM},
-    "WholeBatch": {"factory": InPieces, "excuses": SUM},
+    "WholeBatch": {"factory": around(InPieces), "excuses": SUM},
 }
 """Public losses that need more than their name to be tried, with the laws they do not obey."""
 

@@ -2,6 +2,7 @@
 
 from medkit.losses._cldice import ClDiceLoss, cldice_loss
 from medkit.losses._cross_entropy import CrossEntropyLoss, cross_entropy_loss
+from medkit.losses._deep_supervision import DeepSupervision
 from medkit.losses._dice import DiceLoss, dice_loss
 from medkit.losses._focal import FocalLoss, focal_loss
 from medkit.losses._generalized_dice import GeneralizedDiceLoss, generalized_dice_loss
@@ -16,6 +17,7 @@ from medkit.losses._whole_batch import WholeBatch
 __all__ = [
     "ClDiceLoss",
     "CrossEntropyLoss",
+    "DeepSupervision",
     "DiceLoss",
     "FocalLoss",
     "GeneralizedDiceLoss",
