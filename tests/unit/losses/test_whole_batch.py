@@ -104,6 +104,13 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
         class_weight=(1.0, 2.0, 3.0),
         batch=True,
     ),
+    "jaccard": lambda: JaccardLoss(ignore_index=IGNORED, batch=True),
+    "focal tversky": lambda: TverskyLoss(
+        ignore_index=IGNORED, batch=True, alpha=0.3, beta=0.7, gamma=0.75
+    ),
+    "generalized dice": lambda: GeneralizedDiceLoss(ignore_index=IGNORED, batch=True),
+    "generalized dice per sample": lambda: GeneralizedDiceLoss(ignore_index=IGNORED),
+    "focal": lambda: FocalLoss(ignore_index=IGNORED, alpha=0.25),
     "cross entropy": lambda: CrossEntropyLoss(ignore_index=IGNORED),
     "cross entropy with weights": lambda: CrossEntropyLoss(
         ignore_index=IGNORED, class_weight=(1.0, 2.0, 3.0), label_smoothing=0.1
