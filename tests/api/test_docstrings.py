@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+import _torchvision_shim
 from api import surface
 
 CALLABLES = dict(surface.public_callables())
@@ -17,6 +18,9 @@ CITED = {
     if name.split(".")[0] in ("losses", "metrics", "nn")
 }
 FIRST_LINE = 90
+NEEDS = {"nn.TimmUNet": "timm", "nn.timm_encoder": "timm"}
+"""Optional packages that examples run."""
+
 SECTION = re.compile(
     r"^(Args|Attributes|Returns|Yields|Raises|Example|Examples|References|Note):$", re.MULTILINE
 )
@@ -48,6 +52,9 @@ def test_docstring_shows_an_example_that_runs(name: str) -> None:
     thing = TOP_LEVEL[name]
     if inspect.isclass(thing) and issubclass(thing, BaseException | tuple):
         pytest.skip("exceptions and plain records need no example")
+    if name in NEEDS:
+        _torchvision_shim.install()
+        pytest.importorskip(NEEDS[name])
     text = _doc(thing)
     subpackage = name.split(".", maxsplit=1)[0]
     scope = {**vars(__import__(f"medkit.{subpackage}", fromlist=["x"])), "__name__": "__main__"}

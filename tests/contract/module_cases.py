@@ -3,9 +3,11 @@
 import inspect
 from functools import partial
 
+import pytest
 import torch
 from torch import nn
 
+import _torchvision_shim
 import medkit.nn
 from contract.block_cases import BLOCK_CASES
 from medkit.nn import (
@@ -19,6 +21,7 @@ from medkit.nn import (
     SegFormer2D,
     SegFormer3D,
     Sine,
+    TimmUNet,
     UNet2D,
     UNet3D,
 )
@@ -111,6 +114,17 @@ CASES: dict[str, Case] = {
         "factory": Sine,
         "sample": (2, 3),
     },
+    "TimmUNet": {
+        "factory": partial(
+            TimmUNet,
+            2,
+            3,
+            backbone="test_resnet",
+            decoder_channels=(2, 3, 4),
+            out_indices=(0, 1, 2),
+        ),
+        "sample": (2, 2, 32, 37),
+    },
     "UNet2D": {
         "factory": partial(UNet2D, 2, 3, channels=(4, 6, 8)),
         "sample": (2, 2, 13, 16),
@@ -122,6 +136,10 @@ CASES: dict[str, Case] = {
         "vary": {"residual": (False, True), "norm": (None, partial(nn.GroupNorm, 2))},
     },
 }
+
+
+NEEDS = {"TimmUNet": "timm"}
+"""Optional packages of the cases."""
 
 
 def without_a_case() -> list[str]:
@@ -137,9 +155,17 @@ def without_a_case() -> list[str]:
 
 def report(name: str, law: str) -> Report:
     """Hold a public module to one law, in all settings of its case."""
+    _skip_without_its_package(name)
     return module_report(laws=[law], **CASES[name])
 
 
 def report_once(name: str, law: str) -> Report:
     """Hold a public module to one law, in the default setting: tracing takes seconds."""
+    _skip_without_its_package(name)
     return module_report(laws=[law], **{**CASES[name], "vary": {}})
+
+
+def _skip_without_its_package(name: str) -> None:
+    if name in NEEDS:
+        _torchvision_shim.install()
+        pytest.importorskip(NEEDS[name])

@@ -10,6 +10,7 @@ from medkit.nn._fourier_features import FourierFeatures
 from medkit.nn._fused_mbconv import FusedMBConv2D, FusedMBConv3D
 from medkit.nn._hybrid_attention_unet import HybridAttentionUNet
 from medkit.nn._hybrid_encoder_block import HybridEncoderBlock2D, HybridEncoderBlock3D
+from medkit.nn._inflate import inflate_weights
 from medkit.nn._mbconv import MBConv2D, MBConv3D
 from medkit.nn._mix_transformer import MixTransformer3D
 from medkit.nn._multi_head_self_attention import MultiHeadSelfAttention2D, MultiHeadSelfAttention3D
@@ -22,6 +23,7 @@ from medkit.nn._spatial_reduction_attention import (
     SpatialReductionAttention3D,
 )
 from medkit.nn._squeeze_excite import SqueezeExcite2D, SqueezeExcite3D
+from medkit.nn._timm import TimmUNet, timm_encoder
 from medkit.nn._unet import DeepSupervised, UNet2D, UNet3D
 from medkit.nn._window_attention import WindowAttention2D, WindowAttention3D
 
@@ -56,9 +58,12 @@ __all__ = [
     "SpatialReductionAttention3D",
     "SqueezeExcite2D",
     "SqueezeExcite3D",
+    "TimmUNet",
     "UNet2D",
     "UNet3D",
     "WindowAttention2D",
     "WindowAttention3D",
+    "inflate_weights",
     "sobel_magnitude",
+    "timm_encoder",
 ]

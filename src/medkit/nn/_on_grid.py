@@ -14,7 +14,8 @@ def on_grid(
     input: Float[Tensor, "batch channel *size"], size: Sequence[int]
 ) -> Float[Tensor, "batch channel *target"]:
     """Return the map cropped to a size, and resized where an encoder rounds its sizes down."""
-    if is_exporting():  # a slice would bind the sizes that are free
+    if any(isinstance(target, torch.SymInt) for target in size) and is_exporting():
+        # a slice would bind the sizes that are free
         return _first(input, size)
     output = input[(..., *(slice(0, target) for target in size))]
     if output.shape[2:] == tuple(size):
