@@ -6,6 +6,7 @@ from ._checkpoint import CheckpointManager
 from ._checkpoint_folder import CheckpointReport
 from ._cyclic_schedules import OneCycle, TriangularCycles, WarmupCosineRestarts
 from ._early_stopping import EarlyStopping
+from ._ema import ModelEma
 from ._fit import FitResult, Metric, evaluate, fit
 from ._groups import param_groups
 from ._history import History
@@ -16,7 +17,8 @@ from ._progress import Progress
 from ._schedules import WarmupCosine, WarmupPoly, scaled_lr
 from ._seeding import fork_rng, rng_state, seed_everything, set_rng_state
 from ._stateful import Stateful
-from ._stepper import StepInfo, Stepper
+from ._step_info import StepInfo
+from ._stepper import Stepper
 from ._stop import StopSignal
 from ._weights import LoadReport, load_weights, save_weights
 from ._window import Window
@@ -32,6 +34,7 @@ __all__ = [
     "KerasAdamW",
     "LoadReport",
     "Metric",
+    "ModelEma",
     "OneCycle",
     "Progress",
     "ResumableLoader",

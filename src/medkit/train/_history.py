@@ -16,7 +16,7 @@ from torch import Tensor
 from medkit._core import check
 
 from ._commit import write_bytes
-from ._stepper import StepInfo
+from ._step_info import StepInfo
 
 STEP_COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm")
 Row = dict[str, float]

@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
@@ -17,8 +16,10 @@ from medkit._core import check
 
 from ._agreement import any_process, mean_over_processes
 from ._amp import AmpMode, AmpPolicy
+from ._ema import ModelEma
 from ._nonfinite import spoiled_buffers, worst_gradients
 from ._stateful import Stateful
+from ._step_info import StepInfo
 from ._window import Window, gradient_exchange, is_shared, windows
 
 Batch = TypeVar("Batch")
@@ -32,42 +33,14 @@ class _Sharded(Protocol):
     def full_tensor(self) -> Tensor: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepInfo:
-    """What one call of ``Stepper.step`` did.
-
-    Attributes:
-        stepped: Whether the parameters were updated.
-        loss: Mean loss of the window, weighted as its gradient; NaN inside a window.
-        grad_norm: Norm of the whole gradient before clipping; NaN inside a window.
-        lr: Learning rate of the first parameter group in this step.
-        skipped: Whether the window was thrown away because a number in it was not finite.
-
-    Example:
-        >>> import torch
-        >>> model = torch.nn.Linear(1, 1)
-        >>> stepper = Stepper(model, torch.optim.SGD(model.parameters(), lr=0.1))
-        >>> stepper.backward(model(torch.ones(1, 1)).sum())
-        >>> info = stepper.step()
-        >>> info.stepped, info.lr, round(info.grad_norm, 3)
-        (True, 0.1, 1.414)
-    """
-
-    stepped: bool
-    loss: float
-    grad_norm: float
-    lr: float
-    skipped: bool
-
-
 class Stepper:
     r"""Accumulation, mixed precision, clipping, stepping and scheduling for a loop of your own.
 
     Over a window of :math:`k` micro-batches with losses :math:`l_i` and weights :math:`w_i` the
     optimizer sees the gradient of :math:`\sum_i w_i l_i / \sum_i w_i`. The division happens when
     the window closes, by what it really held, so a ragged last window is scaled right. Then, in
-    this order: unscale (fp16), check that loss and gradient are finite, clip, step, update the
-    scaler, step the schedule, clear the gradients.
+    this order: unscale (fp16), check that loss and gradient are finite, clip, step, step the
+    schedule, move the average, update the scaler, clear the gradients.
 
     With equal batches and mean losses that is the gradient of the big batch; pass ``weight=`` for
     losses that average over a varying number of voxels. Batch normalisation and ratios over a
@@ -84,6 +57,7 @@ class Stepper:
         clip_value: Largest absolute value of a gradient entry; None leaves it. Not together with
             ``clip_norm``.
         amp: Precision of ``autocast()``: a mode of :class:`AmpPolicy`, or a policy.
+        ema: Follows the model after each optimizer step; a skipped window does not move it.
         nonfinite: What happens when the loss or the gradient is NaN or infinite. In every case
             the parameters stay as they were: ``"raise"`` an error, ``"skip"`` the window, or
             ``"warn"`` and skip it; a NaN that has got into running statistics cannot be skipped
@@ -121,6 +95,7 @@ class Stepper:
         clip_norm: float | None = None,
         clip_value: float | None = None,
         amp: AmpMode | AmpPolicy = "off",
+        ema: ModelEma | None = None,
         nonfinite: Literal["raise", "skip", "warn"] = "raise",
         max_skips: int = 10,
     ) -> None:
@@ -139,6 +114,7 @@ class Stepper:
         self.clip_value: float | None = (
             None if clip_value is None else check.positive("clip_value", clip_value)
         )
+        self.ema: ModelEma | None = ema
         self.nonfinite: Literal["raise", "skip", "warn"] = nonfinite
         self.max_skips: int = check.integer("max_skips", max_skips, minimum=0)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -252,15 +228,13 @@ class Stepper:
             self._apply(norm)
         if self.scaler is not None:
             self.scaler.update()
-        if sound and self.scheduler is not None:
-            self.scheduler.step()
         self._clear()
         if not sound:
             self._refuse(trouble, overflow=self.scaler is not None and math.isfinite(loss))
         return StepInfo(stepped=sound, loss=loss, grad_norm=grad_norm, lr=lr, skipped=not sound)
 
     def state_dict(self) -> dict[str, object]:
-        """Return the state of optimizer, schedule, scaler and counters, between two windows.
+        """Return the state of the parts and the counters, between two windows.
 
         Returns:
             A dict that ``torch.load(weights_only=True)`` can read back.
@@ -299,6 +273,8 @@ class Stepper:
             parts["scheduler"] = self.scheduler
         if self.scaler is not None:
             parts["scaler"] = self.scaler
+        if self.ema is not None:
+            parts["ema"] = self.ema
         return parts
 
     def _parameters(self) -> Iterator[Tensor]:
@@ -337,6 +313,10 @@ class Stepper:
             self.scaler.step(self.optimizer)
         self.num_steps += 1
         self._skips_in_a_row = 0
+        if self.scheduler is not None:
+            self.scheduler.step()
+        if self.ema is not None:
+            self.ema.update(self.model)
 
     def _diagnosis(self, loss: float) -> str:
         place = f"in optimizer step {self.num_steps + 1}"

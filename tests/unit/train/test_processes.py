@@ -43,6 +43,10 @@ def test_so_does_a_model_cut_between_processes(found: list[dict[str, Any]]) -> N
     assert max(result["sharded"] for result in found) < 1e-12
 
 
+def test_the_average_of_shards_is_that_of_the_whole(found: list[dict[str, Any]]) -> None:
+    assert max(result["averaged"] for result in found) < 1e-12
+
+
 def test_weights_balance_unequal_shares(found: list[dict[str, Any]]) -> None:
     assert max(result["weighted"] for result in found) < 1e-12
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from medkit.train import CheckpointManager, Stepper, StopSignal
+from medkit.train import CheckpointManager, ModelEma, Stepper, StopSignal
 
 SAMPLES, MICRO, ACCUMULATE = 20, 2, 2  # of each process: 5 micro-batches, windows of 2, 2 and 1
 
@@ -69,6 +69,29 @@ def sharded(rank: int, x: Tensor) -> float:
     return max(float((a.full_tensor() - b).abs().max()) for a, b in pairs)  # type: ignore[attr-defined]
 
 
+def averaged_shards(x: Tensor) -> float:
+    """The moving average of a model cut between the processes, beside that of a whole one."""
+    from torch.distributed.fsdp import fully_shard
+
+    model, alone = make(), make()
+    fully_shard(model)
+    averages: list[list[Tensor]] = []
+    for each in (model, alone):
+        ema = ModelEma(each, decay=0.9, warmup=True)
+        stepper = Stepper(each, sgd(each), ema=ema)
+        for batch in x.split(4):
+            stepper.backward(loss_of(each, batch))
+            stepper.step()
+        with ema.swap(each):
+            averages.append([whole(parameter) for parameter in each.parameters()])
+    return max(float((a - b).abs().max()) for a, b in zip(*averages, strict=True))
+
+
+def whole(parameter: Tensor) -> Tensor:
+    full: Tensor = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+    return full.detach().clone()
+
+
 def weighted(rank: int, x: Tensor) -> float:
     """The same with unequal shares: three samples here, five there."""
     model, alone = DistributedDataParallel(make()), make()
@@ -121,6 +144,7 @@ def main() -> None:
     found = {
         "together": together(rank, x),
         "sharded": sharded(rank, x),
+        "averaged": averaged_shards(x),
         "weighted": weighted(rank, x),
         "skipped": skipped(rank, x),
         "stopped": stopped(rank),
