@@ -1,13 +1,17 @@
 """Small parts for a training loop that stays yours, and a short loop made of them."""
 
 from ._amp import AmpPolicy
+from ._batch_size import BatchSizeReport, BatchSizeTrial, find_batch_size
 from ._checked import CheckpointError
 from ._checkpoint import CheckpointManager
+from ._checkpoint_blocks import checkpoint_blocks
 from ._checkpoint_folder import CheckpointReport
 from ._cyclic_schedules import OneCycle, TriangularCycles, WarmupCosineRestarts
+from ._determinism import DeterminismReport, determinism_report
 from ._early_stopping import EarlyStopping
 from ._ema import ModelEma
 from ._fit import FitResult, Metric, evaluate, fit
+from ._freezing import FreezeReport, freeze, unfreeze
 from ._groups import param_groups
 from ._history import History
 from ._keras_adamw import KerasAdamW
@@ -20,16 +24,21 @@ from ._stateful import Stateful
 from ._step_info import StepInfo
 from ._stepper import Stepper
 from ._stop import StopSignal
+from ._throughput import Throughput
 from ._weights import LoadReport, load_weights, save_weights
 from ._window import Window
 
 __all__ = [
     "AmpPolicy",
+    "BatchSizeReport",
+    "BatchSizeTrial",
     "CheckpointError",
     "CheckpointManager",
     "CheckpointReport",
+    "DeterminismReport",
     "EarlyStopping",
     "FitResult",
+    "FreezeReport",
     "History",
     "KerasAdamW",
     "LoadReport",
@@ -42,14 +51,19 @@ __all__ = [
     "StepInfo",
     "Stepper",
     "StopSignal",
+    "Throughput",
     "TriangularCycles",
     "WarmupCosine",
     "WarmupCosineRestarts",
     "WarmupPoly",
     "Window",
+    "checkpoint_blocks",
+    "determinism_report",
     "evaluate",
+    "find_batch_size",
     "fit",
     "fork_rng",
+    "freeze",
     "load_weights",
     "memory_stats",
     "param_groups",
@@ -58,4 +72,5 @@ __all__ = [
     "scaled_lr",
     "seed_everything",
     "set_rng_state",
+    "unfreeze",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from medkit._core import check
 
+from ._modules import named_modules
 from ._weights import plain_name
 
 
@@ -242,12 +243,12 @@ class ModelEma:
 
 
 def _persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
-    return {
-        f"{prefix}.{name}" if prefix else name: buffer
-        for prefix, module in model.named_modules(remove_duplicate=False)
-        for name, buffer in module.named_buffers(recurse=False)
-        if name not in module._non_persistent_buffers_set  # noqa: SLF001  it has no public name
-    }
+    found: dict[str, Tensor] = {}
+    for prefix, module in named_modules(model, twice=True):
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:  # noqa: SLF001  no public name
+                found[f"{prefix}.{name}" if prefix else name] = buffer
+    return found
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -75,7 +75,7 @@ def param_groups(
     scales = dict(lr_scale or {})
     for option, prefixes in (("skip", skip), ("lr_scale", scales), ("layers", layers)):
         for prefix in prefixes:
-            if not any(_under(name, prefix) for name, _ in model.named_parameters()):
+            if not any(is_under(name, prefix) for name, _ in model.named_parameters()):
                 raise check.fail(option, "names or prefixes of parameters", repr(prefix))
     if (scales or layer_decay is not None) and lr is None:
         raise check.fail("lr", "given when learning rates are scaled", lr)
@@ -110,22 +110,22 @@ def _without_decay(model: nn.Module, skip: Collection[str]) -> set[str]:
         for name, parameter in model.named_parameters()
         if parameter.ndim <= 1
         or id(parameter) in of_norms
-        or any(_under(name, prefix) for prefix in listed)
+        or any(is_under(name, prefix) for prefix in listed)
     }
 
 
-def _under(name: str, prefix: str) -> bool:
+def is_under(name: str, prefix: str) -> bool:
     """Return whether a parameter is ``prefix`` or lies under it, counting whole name parts."""
     return name == prefix or name.startswith(prefix if prefix.endswith(".") else prefix + ".")
 
 
 def _scale(name: str, scales: Mapping[str, float]) -> float:
-    fitting = [prefix for prefix in scales if _under(name, prefix)]
+    fitting = [prefix for prefix in scales if is_under(name, prefix)]
     return scales[max(fitting, key=len)] if fitting else 1.0
 
 
 def _depth_scale(name: str, decay: float | None, layers: Sequence[str]) -> float:
     if decay is None:
         return 1.0
-    depth = next((i for i, prefix in enumerate(layers) if _under(name, prefix)), len(layers))
+    depth = next((i for i, prefix in enumerate(layers) if is_under(name, prefix)), len(layers))
     return decay ** (len(layers) - depth)
