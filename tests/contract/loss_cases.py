@@ -98,6 +98,11 @@ SUM = {
 UNORDERED = "the posterior expects layers in order, which a random scene has not"
 
 LISTED: dict[str, Case] = {
+    "BoundaryLoss": {
+        "factory": medkit.losses.BoundaryLoss,
+        "function": medkit.losses.boundary_loss,
+        "excuses": {"resolution_changes_nothing": "distances are in voxels unless told their size"},
+    },
     "ClDiceLoss": {
         "factory": medkit.losses.ClDiceLoss,
         "function": medkit.losses.cldice_loss,

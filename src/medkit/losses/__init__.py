@@ -1,5 +1,6 @@
 """Losses on logits, each a function and a module with the same options."""
 
+from medkit.losses._boundary import BoundaryLoss, boundary_loss
 from medkit.losses._cldice import ClDiceLoss, cldice_loss
 from medkit.losses._cross_entropy import CrossEntropyLoss, cross_entropy_loss
 from medkit.losses._deep_supervision import DeepSupervision
@@ -15,6 +16,7 @@ from medkit.losses._weighted_sum import WeightedSum
 from medkit.losses._whole_batch import WholeBatch
 
 __all__ = [
+    "BoundaryLoss",
     "ClDiceLoss",
     "CrossEntropyLoss",
     "DeepSupervision",
@@ -28,6 +30,7 @@ __all__ = [
     "TverskyLoss",
     "WeightedSum",
     "WholeBatch",
+    "boundary_loss",
     "cldice_loss",
     "cross_entropy_loss",
     "dice_loss",

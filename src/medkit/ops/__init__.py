@@ -23,6 +23,7 @@ from medkit.ops._components import (
 from medkit.ops._distance import distance_transform
 from medkit.ops._layer_decoding import boundaries_from_probabilities
 from medkit.ops._layout import channels_first, channels_last
+from medkit.ops._map_error import map_error
 from medkit.ops._morphology import soft_dilate, soft_erode, soft_open
 from medkit.ops._one_hot import ClassIndex, class_index, one_hot
 from medkit.ops._overlap import Overlap, hard_overlap
@@ -57,6 +58,7 @@ __all__ = [
     "gaussian_importance",
     "hard_overlap",
     "keep_largest_component",
+    "map_error",
     "mask_to_boundaries",
     "one_hot",
     "patch_grid",

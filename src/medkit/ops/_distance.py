@@ -1,6 +1,5 @@
 """Exact Euclidean distance to the edge of a mask."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from medkit._core import check
 from medkit.ops import _ndimage
 
-Missing = Literal["inf", "diagonal"]
+Missing = Literal["inf", "edge"]
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -51,10 +50,11 @@ def distance_transform(
             count negative. Otherwise they are 0.
         valid: Voxels to measure to, of the shape of ``mask`` or with one channel; None means all.
             Others are as if they lay outside the image, and what stands there means nothing.
-        missing: The distance to what does not exist: "inf", or the "diagonal" of the box around
-            the valid voxels, which is longer than any distance in it, for training. A full mask is
-            that far from its outside, and signed negative; an empty mask is 0, or signed that far
-            outside.
+        missing: The distance to what does not exist: "inf", or, for training, that to the nearest
+            voxel beyond the "edge" of the image or not valid, the least that it can be. A full
+            mask is that far from its outside, and signed negative; an empty mask is 0, or signed
+            that far outside. An axis of one voxel has no edge, and an image of one voxel is one
+            spacing from it, the smallest.
         dtype: Floating-point type of the result.
 
     Returns:
@@ -78,7 +78,7 @@ def distance_transform(
         Distance Transforms of Binary Images in Arbitrary Dimensions", IEEE TPAMI, 2003.
     """
     _ndimage.check_masks("mask", mask)
-    check.one_of("missing", missing, ("inf", "diagonal"))
+    check.one_of("missing", missing, ("inf", "edge"))
     if dtype not in _DTYPES:
         raise TypeError(f"dtype must be floating point; got {dtype}")
     steps = check.per_axis("spacing", 1.0 if spacing is None else spacing, mask.ndim - 2)
@@ -90,13 +90,13 @@ def distance_transform(
         rule = f"of the shape of mask {tuple(mask.shape)}, or with one channel"
         raise check.fail("valid", rule, f"shape {tuple(valid.shape)}")
     distance = cast("Callable[..., Tensor]", _distance)
-    return distance(mask != 0, valid, steps, signed, missing == "diagonal", dtype)
+    return distance(mask != 0, valid, steps, signed, missing == "edge", dtype)
 
 
 @torch.library.custom_op(
     "medkit::distance_transform",
     mutates_args=(),
-    schema="(Tensor mask, Tensor? valid, float[] spacing, bool signed, bool diagonal,"
+    schema="(Tensor mask, Tensor? valid, float[] spacing, bool signed, bool edge,"
     " ScalarType dtype) -> Tensor",
 )
 def _distance(
@@ -104,7 +104,7 @@ def _distance(
     valid: Tensor | None,
     spacing: list[float],
     signed: bool,
-    diagonal: bool,
+    edge: bool,
     dtype: torch.dtype,
 ) -> Tensor:
     """Return the distances of boolean masks, as one operator that no graph is broken by."""
@@ -114,8 +114,7 @@ def _distance(
     measure = _signed if signed else _depth
     result = torch.empty(mask.shape, dtype=dtype)
     for place in np.ndindex(*inside.shape[:2]):
-        missing = _diagonal(counted[place], spacing) if diagonal else np.inf
-        distance = measure(inside[place], counted[place], spacing, missing)
+        distance = measure(inside[place], counted[place], spacing, edge)
         result[place] = torch.as_tensor(distance)
     return result.to(mask.device)
 
@@ -126,26 +125,24 @@ def _(
     valid: Tensor | None,  # noqa: ARG001  the form of the operator
     spacing: list[float],  # noqa: ARG001
     signed: bool,  # noqa: ARG001
-    diagonal: bool,  # noqa: ARG001
+    edge: bool,  # noqa: ARG001
     dtype: torch.dtype,
 ) -> Tensor:
     return torch.empty(mask.shape, dtype=dtype, device=mask.device)
 
 
 def _signed(
-    mask: np.ndarray, valid: np.ndarray, spacing: Sequence[float], missing: float
+    mask: np.ndarray, valid: np.ndarray, spacing: Sequence[float], edge: bool
 ) -> np.ndarray:
     """Return the distance to the mask outside of it, minus that to its outside in it."""
     if not valid.any():
         return np.zeros(mask.shape)
-    distance = _distance_to(valid & mask, spacing, missing)
-    distance -= _distance_to(valid & ~mask, spacing, missing)
+    distance = _distance_to(valid & mask, valid, spacing, edge)
+    distance -= _distance_to(valid & ~mask, valid, spacing, edge)
     return distance
 
 
-def _depth(
-    mask: np.ndarray, valid: np.ndarray, spacing: Sequence[float], missing: float
-) -> np.ndarray:
+def _depth(mask: np.ndarray, valid: np.ndarray, spacing: Sequence[float], edge: bool) -> np.ndarray:
     """Return the distance to the outside of a mask in it.
 
     The nearest voxel outside lies in the box around the mask or just beside it.
@@ -156,21 +153,26 @@ def _depth(
         box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in _box(mask))
     inside, outside = mask[box], valid[box] & ~mask[box]
     if inside.any():
-        distance[box] = np.where(inside, _distance_to(outside, spacing, missing), 0.0)
+        distance[box] = np.where(inside, _distance_to(outside, valid[box], spacing, edge), 0.0)
     return distance
 
 
-def _distance_to(target: np.ndarray, spacing: Sequence[float], missing: float) -> np.ndarray:
+def _distance_to(
+    target: np.ndarray, valid: np.ndarray, spacing: Sequence[float], edge: bool
+) -> np.ndarray:
     """Return the distance of each voxel to the nearest voxel of ``target``."""
     if not target.any():
-        return np.full(target.shape, missing)
+        return _to_edge(valid, spacing) if edge else np.full(target.shape, np.inf)
     return _ndimage.distance_to_zero(~target, spacing)
 
 
-def _diagonal(valid: np.ndarray, spacing: Sequence[float]) -> float:
-    """Return the length of the diagonal of the box around the valid voxels."""
-    edges = [part.stop - part.start for part in _box(valid)]
-    return math.hypot(*(edge * step for edge, step in zip(edges, spacing, strict=True)))
+def _to_edge(valid: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Return the distance to the nearest voxel that is not valid or lies outside the image."""
+    padded = np.pad(valid, [(int(n > 1), int(n > 1)) for n in valid.shape])
+    if padded.all():
+        return np.full(valid.shape, min(spacing))
+    inner = tuple(slice(1, -1) if n > 1 else slice(None) for n in valid.shape)
+    return _ndimage.distance_to_zero(padded, spacing)[inner]
 
 
 def _box(mask: np.ndarray) -> tuple[slice, ...]:

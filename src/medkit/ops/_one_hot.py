@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int64, Num, Shaped
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
 from medkit._core import check
@@ -27,7 +27,7 @@ def one_hot(
     num_classes: int,
     ignore_index: int | None = None,
     dtype: torch.dtype = torch.float32,
-) -> Num[Tensor, "batch {num_classes} *spatial"]:
+) -> Shaped[Tensor, "batch {num_classes} *spatial"]:
     r"""Return one channel per class from a map of class indices.
 
     .. math:: o_{bc}(v) = [\,l_b(v) = c\,]
@@ -40,7 +40,7 @@ def one_hot(
         num_classes: Number of channels of the result.
         ignore_index: Label of voxels that belong to no class, any integer; their channels are
             all zero. None allows no such label.
-        dtype: Type of the result.
+        dtype: Type of the result, boolean too.
 
     Returns:
         Ones and zeros, channels first.

@@ -100,29 +100,51 @@ def test_distances_are_those_of_monai() -> None:
         assert_close(found[b], theirs.float())
 
 
-@pytest.mark.parametrize("missing", ["inf", "diagonal"])
-def test_empty_and_full_masks_have_stated_distances(missing) -> None:
-    far = math.inf if missing == "inf" else math.hypot(3 * 2.0, 4 * 0.5)
-    for value, unsigned, signed in ((0, 0.0, far), (1, far, -far)):
+def test_empty_and_full_masks_are_infinitely_far_from_what_they_lack() -> None:
+    for value, unsigned, signed in ((0, 0.0, math.inf), (1, math.inf, -math.inf)):
         mask = torch.full((1, 1, 3, 4), value)
-        options = {"spacing": (2.0, 0.5), "missing": missing}
 
-        assert_close(distance_transform(mask, **options), torch.full((1, 1, 3, 4), unsigned))
-        found = distance_transform(mask, signed=True, **options)
-        assert_close(found, torch.full((1, 1, 3, 4), signed))
+        assert_close(distance_transform(mask), torch.full((1, 1, 3, 4), unsigned))
+        assert_close(distance_transform(mask, signed=True), torch.full((1, 1, 3, 4), signed))
 
 
-def test_the_diagonal_is_that_of_the_valid_voxels() -> None:
-    mask = torch.ones(1, 1, 6, 4, dtype=torch.bool)
-    valid = torch.zeros_like(mask)
-    valid[:, :, 1:4] = True
+@pytest.mark.parametrize("depth", [None, 1])
+def test_empty_and_full_masks_may_be_measured_to_the_edge(depth) -> None:
+    rows = [[0.5, 0.5, 0.5, 0.5], [0.5, 1.0, 1.0, 0.5], [0.5, 1.0, 1.0, 0.5]]
+    rows = [*rows, [0.5, 0.5, 0.5, 0.5]]
+    edge = torch.tensor([[rows]])
+    spacing = (0.5, 0.5)
+    if depth:
+        edge, spacing = edge[:, :, None], (9.0, *spacing)
+    full = torch.ones(edge.shape, dtype=torch.bool)
 
-    found = distance_transform(mask, valid=valid, missing="diagonal")
+    def measured(mask: torch.Tensor, **options: object) -> torch.Tensor:
+        return distance_transform(mask, spacing=spacing, missing="edge", **options)
 
-    assert_close(found[:, :, 1:4], torch.full((1, 1, 3, 4), 5.0))
+    assert_close(measured(full), edge)
+    assert_close(measured(full, signed=True), -edge)
+    assert_close(measured(~full, signed=True), edge)
+    assert not measured(~full).any()
 
 
-@pytest.mark.parametrize("missing", ["inf", "diagonal"])
+def test_voxels_that_are_not_valid_are_an_edge() -> None:
+    mask = torch.ones(1, 1, 6, 9, dtype=torch.bool)
+    valid = torch.ones_like(mask)
+    valid[:, :, 4:] = False
+
+    found = distance_transform(mask, valid=valid, missing="edge")
+
+    cropped = distance_transform(mask[:, :, :4], missing="edge")
+    assert_close(found[:, :, :4], cropped)
+
+
+def test_a_single_voxel_is_one_spacing_from_the_edge() -> None:
+    mask = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+
+    assert float(distance_transform(mask, spacing=(3.0, 2.0), missing="edge")) == 2.0
+
+
+@pytest.mark.parametrize("missing", ["inf", "edge"])
 @pytest.mark.parametrize("signed", [False, True])
 def test_without_valid_voxels_nothing_is_nan(signed, missing) -> None:
     mask = torch.tensor([[[[True, False]]]])
@@ -138,7 +160,7 @@ def test_distances_scale_with_the_spacing(seed, scale, signed) -> None:
     mask = torch.from_numpy(rng.random((1, 2, 4, 5, 6)) < rng.random())
     spacing = rng.uniform(0.3, 3, 3)
 
-    for missing in ("inf", "diagonal"):
+    for missing in ("inf", "edge"):
         options = {"signed": signed, "missing": missing, "dtype": torch.float64}
         once = distance_transform(mask, spacing=spacing.tolist(), **options)
         scaled = distance_transform(mask, spacing=(scale * spacing).tolist(), **options)
