@@ -44,6 +44,11 @@ def _cases(dims: int) -> dict[str, Case]:
             "vary": bottleneck,
         },
         "SqueezeExcite": {"factory": block("SqueezeExcite", CHANNELS, reduced_channels=3)},
+        "EfficientChannelAttention": {"factory": block("EfficientChannelAttention", CHANNELS)},
+        "CBAM": {
+            "factory": block("CBAM", CHANNELS, reduced_channels=3),
+            "vary": {"kernel_size": (7, 3)},
+        },
         "ShuffleAttention": {"factory": block("ShuffleAttention", CHANNELS, groups=2)},
         "MultiHeadSelfAttention": {
             "factory": block("MultiHeadSelfAttention", CHANNELS, num_heads=2),

@@ -16,7 +16,9 @@ from medkit.nn import (
     DropPath,
     FourierFeatures,
     HybridAttentionUNet,
+    MixTransformer2D,
     MixTransformer3D,
+    PatchEmbed2D,
     PatchEmbed3D,
     SegFormer2D,
     SegFormer3D,
@@ -86,6 +88,15 @@ CASES: dict[str, Case] = {
         "factory": partial(HybridAttentionUNet, 2, 3, base_channels=2),
         "sample": (2, 2, 16, 33),
         "vary": {"checkpoint": (False, True)},
+    },
+    "MixTransformer2D": {
+        "factory": partial(MixTransformer2D, 2, **TINY),
+        "sample": (2, 2, 33, 40),
+    },
+    "PatchEmbed2D": {
+        "factory": partial(PatchEmbed2D, 2, 6),
+        "sample": (2, 2, 9, 8),
+        "vary": {"kernel_size": (7, 3), "stride": (4, 2)},
     },
     "MixTransformer3D": {
         "factory": partial(MixTransformer3D, 2, **TINY),

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 import _torchvision_shim
 from contract.test_peer_defects import require
 from medkit.nn import (
+    CBAM2D,
     DepthwiseSeparableConv2D,
+    EfficientChannelAttention2D,
     FusedMBConv2D,
     MBConv2D,
     MultiHeadSelfAttention2D,
@@ -69,6 +71,20 @@ def test_squeeze_excite_with_the_reduced_width_that_timm_rounds(channels: int) -
     ours = SqueezeExcite2D(channels, reduced_channels=theirs.fc1.out_channels)
 
     same(ours, theirs, torch.randn(2, channels, 9, 7))
+
+
+@pytest.mark.parametrize("channels", [8, 64, 127, 128, 1024])
+def test_efficient_channel_attention(channels: int) -> None:
+    theirs = timm("layers").EcaModule(channels)
+
+    same(EfficientChannelAttention2D(channels), theirs, torch.randn(2, channels, 4, 3))
+
+
+@pytest.mark.parametrize(("channels", "kernel_size"), [(32, 7), (8, 3)])
+def test_cbam(channels: int, kernel_size: int) -> None:
+    theirs = timm("layers.cbam").CbamModule(channels, spatial_kernel_size=kernel_size)
+
+    same(CBAM2D(channels, kernel_size=kernel_size), theirs, torch.randn(2, channels, 9, 7))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

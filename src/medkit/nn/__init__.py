@@ -2,19 +2,24 @@
 
 from medkit.nn._attention_gate import AttentionGate2D, AttentionGate3D
 from medkit.nn._axial_attention import AxialAttention2D, AxialAttention3D
+from medkit.nn._cbam import CBAM2D, CBAM3D
 from medkit.nn._coordinate_mlp import CoordinateMLP
 from medkit.nn._depthwise_separable_conv import DepthwiseSeparableConv2D, DepthwiseSeparableConv3D
 from medkit.nn._drop_path import DropPath
 from medkit.nn._edges import sobel_magnitude
+from medkit.nn._efficient_channel_attention import (
+    EfficientChannelAttention2D,
+    EfficientChannelAttention3D,
+)
 from medkit.nn._fourier_features import FourierFeatures
 from medkit.nn._fused_mbconv import FusedMBConv2D, FusedMBConv3D
 from medkit.nn._hybrid_attention_unet import HybridAttentionUNet
 from medkit.nn._hybrid_encoder_block import HybridEncoderBlock2D, HybridEncoderBlock3D
 from medkit.nn._inflate import inflate_weights
 from medkit.nn._mbconv import MBConv2D, MBConv3D
-from medkit.nn._mix_transformer import MixTransformer3D
+from medkit.nn._mix_transformer import MixTransformer2D, MixTransformer3D
 from medkit.nn._multi_head_self_attention import MultiHeadSelfAttention2D, MultiHeadSelfAttention3D
-from medkit.nn._patch_embed import PatchEmbed3D
+from medkit.nn._patch_embed import PatchEmbed2D, PatchEmbed3D
 from medkit.nn._segformer import SegFormer2D, SegFormer3D
 from medkit.nn._shuffle_attention import ShuffleAttention2D, ShuffleAttention3D
 from medkit.nn._sine import Sine
@@ -28,6 +33,8 @@ from medkit.nn._unet import DeepSupervised, UNet2D, UNet3D
 from medkit.nn._window_attention import WindowAttention2D, WindowAttention3D
 
 __all__ = [
+    "CBAM2D",
+    "CBAM3D",
     "AttentionGate2D",
     "AttentionGate3D",
     "AxialAttention2D",
@@ -37,6 +44,8 @@ __all__ = [
     "DepthwiseSeparableConv2D",
     "DepthwiseSeparableConv3D",
     "DropPath",
+    "EfficientChannelAttention2D",
+    "EfficientChannelAttention3D",
     "FourierFeatures",
     "FusedMBConv2D",
     "FusedMBConv3D",
@@ -45,9 +54,11 @@ __all__ = [
     "HybridEncoderBlock3D",
     "MBConv2D",
     "MBConv3D",
+    "MixTransformer2D",
     "MixTransformer3D",
     "MultiHeadSelfAttention2D",
     "MultiHeadSelfAttention3D",
+    "PatchEmbed2D",
     "PatchEmbed3D",
     "SegFormer2D",
     "SegFormer3D",

@@ -15,6 +15,8 @@ BLOCKS = {
     "FusedMBConv": partial(dict, in_channels=6, out_channels=6, squeeze_ratio=0.5),
     "DepthwiseSeparableConv": partial(dict, in_channels=6, out_channels=4, stride=2),
     "SqueezeExcite": partial(dict, channels=6, reduced_channels=2),
+    "EfficientChannelAttention": partial(dict, channels=6),
+    "CBAM": partial(dict, channels=6, reduced_channels=2, kernel_size=5),
     "ShuffleAttention": partial(dict, channels=12, groups=3),
     "MultiHeadSelfAttention": partial(dict, channels=6, num_heads=3),
     "HybridEncoderBlock": partial(

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medkit.nn import MixTransformer3D
-from medkit.nn._mix_transformer import MixTransformer2D
+from medkit.nn import MixTransformer2D, MixTransformer3D
 from medkit.nn._mix_transformer_block import MixTransformerBlock
 from medkit.testing import assert_close
 from unit.losses.refusals import refuses

@@ -5,8 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from medkit.nn import PatchEmbed3D
-from medkit.nn._patch_embed import PatchEmbed2D
+from medkit.nn import PatchEmbed2D, PatchEmbed3D
 from medkit.testing import assert_close
 
 
