@@ -16,6 +16,7 @@ from medkit.nn import (
     DropPath,
     FourierFeatures,
     HybridAttentionUNet,
+    KerasResNetV2,
     MixTransformer2D,
     MixTransformer3D,
     PatchEmbed2D,
@@ -88,6 +89,11 @@ CASES: dict[str, Case] = {
         "factory": partial(HybridAttentionUNet, 2, 3, base_channels=2),
         "sample": (2, 2, 16, 33),
         "vary": {"checkpoint": (False, True)},
+    },
+    "KerasResNetV2": {
+        "factory": partial(KerasResNetV2, 2, 3, base_channels=2),
+        "sample": (2, 2, 33, 40),
+        "vary": {"hidden_dim": (None, 4), "dropout": (0.0, 0.5)},
     },
     "MixTransformer2D": {
         "factory": partial(MixTransformer2D, 2, **TINY),

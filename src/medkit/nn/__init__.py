@@ -16,6 +16,7 @@ from medkit.nn._fused_mbconv import FusedMBConv2D, FusedMBConv3D
 from medkit.nn._hybrid_attention_unet import HybridAttentionUNet
 from medkit.nn._hybrid_encoder_block import HybridEncoderBlock2D, HybridEncoderBlock3D
 from medkit.nn._inflate import inflate_weights
+from medkit.nn._keras_resnet_v2 import KerasResNetV2
 from medkit.nn._mbconv import MBConv2D, MBConv3D
 from medkit.nn._mix_transformer import MixTransformer2D, MixTransformer3D
 from medkit.nn._multi_head_self_attention import MultiHeadSelfAttention2D, MultiHeadSelfAttention3D
@@ -52,6 +53,7 @@ __all__ = [
     "HybridAttentionUNet",
     "HybridEncoderBlock2D",
     "HybridEncoderBlock3D",
+    "KerasResNetV2",
     "MBConv2D",
     "MBConv3D",
     "MixTransformer2D",

@@ -58,6 +58,7 @@ class SegFormer(nn.Module):
             device=device,
             dtype=dtype,
         )
+        self.profile: Profile = profile
         rules = numerics(profile)
         dim = check.integer("decoder_dim", decoder_dim, minimum=1)
         batch_norm = make_batch_norm(
