@@ -5,13 +5,14 @@ made of other files' arrays. All of these are refused, on every part of every pa
 is read only when the bytes it declares are in the file.
 """
 
+import io
 import math
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import h5py
 import numpy as np
@@ -206,7 +207,7 @@ class Hdf5File:
 
 
 @contextmanager
-def open_hdf5(source: str | os.PathLike[str] | BinaryIO, *, path: str = "") -> Generator[Hdf5File]:
+def open_hdf5(source: str | os.PathLike[str] | io.IOBase, *, path: str = "") -> Generator[Hdf5File]:
     """Open a file that may come from anyone, read-only and without a lock.
 
     Args:
@@ -254,7 +255,7 @@ def write_hdf5(path: str | os.PathLike[str], groups: Iterable[Written]) -> None:
                 group.create_dataset(name, data=array)
 
 
-def _size(source: str | os.PathLike[str] | BinaryIO) -> int:
+def _size(source: str | os.PathLike[str] | io.IOBase) -> int:
     if isinstance(source, str | os.PathLike):
         with Path(source).open("rb") as stream:
             return os.fstat(stream.fileno()).st_size

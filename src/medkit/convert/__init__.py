@@ -1,3 +1,6 @@
 """Weights in and out of other libraries."""
 
-__all__: list[str] = []
+from medkit.convert._keras import load_keras_weights, save_keras_weights
+from medkit.convert._weights_error import WeightsError, WeightsReport
+
+__all__ = ["WeightsError", "WeightsReport", "load_keras_weights", "save_keras_weights"]
