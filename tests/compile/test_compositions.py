@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from medkit.losses import CrossEntropyLoss, DeepSupervision, DiceLoss, WeightedSum
+from medkit.losses import (
+    CrossEntropyLoss,
+    DeepSupervision,
+    DiceLoss,
+    DynamicWeightAverage,
+    ReLoBRaLo,
+    WeightedSum,
+)
 from medkit.ops import one_hot
 from medkit.testing import assert_close
 
@@ -34,3 +41,17 @@ def test_heads_of_every_size_are_one_graph(form: str) -> None:
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
 
     assert_close(compiled(heads, truth, mask=mask), loss(heads, truth, mask=mask))
+
+
+@pytest.mark.parametrize("kind", [DynamicWeightAverage, ReLoBRaLo])
+def test_weights_that_move_do_not_ask_for_a_new_graph(kind: type) -> None:
+    loss, terms = kind(["a", "b"]), {"a": torch.tensor(2.0), "b": torch.tensor(3.0)}
+    compiled = torch.compile(loss.total, backend="aot_eager", fullgraph=True)
+
+    with torch.compiler.set_stance("default"):
+        assert float(compiled(terms)) == 5.0
+    for value in (1.0, 3.0, 2.0):
+        loss.update({"a": value, "b": 1.0})
+        with torch.compiler.set_stance("fail_on_recompile"):
+            assert_close(compiled(terms), loss.total(terms))
+    assert loss.weights["a"] != 1.0

@@ -13,7 +13,14 @@ import torch
 from torch import Tensor, nn
 
 import medkit.losses
-from medkit.losses import CrossEntropyLoss, DeepSupervision, DiceLoss, WeightedSum, WholeBatch
+from medkit.losses import (
+    CrossEntropyLoss,
+    DeepSupervision,
+    DiceLoss,
+    UncertaintyWeighting,
+    WeightedSum,
+    WholeBatch,
+)
 from medkit.testing import Report, loss_report
 
 Case = dict[str, object]
@@ -47,6 +54,11 @@ def around(composition: Callable[[nn.Module], nn.Module]) -> Callable[..., nn.Mo
         return composition(dice_and_cross_entropy(**options))
 
     return factory
+
+
+def apart(composition: Callable[[dict[str, nn.Module]], nn.Module]) -> Callable[..., nn.Module]:
+    """Return a factory with the options of the usual sum, for its two losses by name."""
+    return around(lambda loss: composition(dict(loss.losses.items())))
 
 
 class InPieces(nn.Module):
@@ -126,6 +138,11 @@ LISTED: dict[str, Case] = {
         },
     },
     "DeepSupervision of two heads": {"factory": around(TwoHeads), "excuses": SUM},
+    "DynamicWeightAverage": {
+        "factory": apart(medkit.losses.DynamicWeightAverage),
+        "excuses": SUM,
+    },
+    "GradNorm": {"factory": apart(medkit.losses.GradNorm), "excuses": SUM},
     "GroupReconstructionLoss": {
         "factory": medkit.losses.GroupReconstructionLoss,
         "function": medkit.losses.group_reconstruction_loss,
@@ -149,6 +166,7 @@ LISTED: dict[str, Case] = {
             "order_of_classes_changes_nothing": "layers lie one below the other",
         },
     },
+    "ReLoBRaLo": {"factory": apart(medkit.losses.ReLoBRaLo), "excuses": SUM},
     "SkeletonRecallLoss": {
         "factory": medkit.losses.SkeletonRecallLoss,
         "function": medkit.losses.skeleton_recall_loss,
@@ -163,6 +181,10 @@ LISTED: dict[str, Case] = {
         "factory": medkit.losses.TverskyLoss,
         "function": medkit.losses.tversky_loss,
         "vary": {"alpha": (0.3,), "beta": (0.7,), "gamma": (0.75, 2.0)},
+    },
+    "UncertaintyWeighting": {
+        "factory": apart(lambda losses: UncertaintyWeighting(losses).requires_grad_(False)),
+        "excuses": SUM,
     },
     "WeightedSum": {"factory": dice_and_cross_entropy, "excuses": SUM},
     "WholeBatch": {"factory": around(InPieces), "excuses": SUM},

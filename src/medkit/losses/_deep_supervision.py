@@ -128,7 +128,8 @@ class DeepSupervision(nn.Module):
         weights = self._weights(len(names) + 1 if self.weights is None else len(self.weights))
         if list(names) != list(weights):
             raise check.fail("terms", f"the values of {', '.join(weights)}", list(terms))
-        loss, total = self.loss, list[Tensor]()
+        loss = self.loss
+        total: list[Tensor] = []
         for name, weight in weights.items():
             if isinstance(loss, NamedLosses):
                 value = loss.total(part_of(terms, name))

@@ -25,17 +25,19 @@ class NamedLosses(nn.Module, ABC):
     """Losses by name; what is made of their values is up to ``total``.
 
     Args:
-        losses: Loss by name, a module or a function. Modules are registered.
+        losses: Loss by name, a module or a function. Modules are registered. Names alone are
+            enough where the values come from elsewhere.
     """
 
-    def __init__(self, losses: Mapping[str, Loss]) -> None:
+    def __init__(self, losses: Mapping[str, Loss] | Sequence[str]) -> None:
         super().__init__()
-        if not losses:
-            raise check.fail("losses", "at least one named loss", losses)
-        self.names: tuple[str, ...] = tuple(losses)
+        names = () if isinstance(losses, str) else tuple(losses)
+        if not names or len(set(names)) < len(names):
+            raise check.fail("losses", "at least one named loss, each under its own name", losses)
+        self.names: tuple[str, ...] = names
         self.functions: dict[str, Loss] = {}
         self.losses: nn.ModuleDict = nn.ModuleDict()
-        for name, loss in losses.items():
+        for name, loss in losses.items() if isinstance(losses, Mapping) else ():
             if not callable(loss):
                 raise TypeError(f"losses[{name!r}] must be a loss to call; got {loss!r}")
             if isinstance(loss, nn.Module):
@@ -145,7 +147,12 @@ class NamedLosses(nn.Module, ABC):
         return ", ".join(f"{name}={loss!r}" for name, loss in self.functions.items())
 
     def _loss(self, name: str) -> Loss:
-        return self.functions.get(name) or self.losses[name]
+        if name in self.functions:
+            return self.functions[name]
+        if name not in self.losses:
+            rule = "given with their names to be evaluated here; otherwise call total(terms)"
+            raise check.fail("losses", rule, f"the name {name!r} alone")
+        return self.losses[name]
 
     def _voxel_losses(self) -> dict[str, VoxelLoss]:
         return {name: loss for name, loss in self.losses.items() if isinstance(loss, VoxelLoss)}

@@ -327,6 +327,10 @@ def test_processes_give_the_gradient_of_all_samples(
     assert max(result[way] for result in found) <= most
 
 
+def test_weights_move_alike_in_all_processes(found: list[dict[str, float]]) -> None:
+    assert max(result["adaptive weights"] for result in found) < 1e-6
+
+
 def test_processes_alone_give_another(found: list[dict[str, float]]) -> None:
     assert min(result["mean over processes"] for result in found) > 3e-2
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from medkit.losses import WholeBatch
+from medkit.losses import DynamicWeightAverage, GradNorm, WholeBatch
 from medkit.train import Stepper
 from unit.losses.test_whole_batch import (
     at_once,
@@ -73,6 +73,22 @@ def stepper(rank: int) -> Tensor:
     return before - torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
+def weights(rank: int) -> float:
+    """Return how far rules that see unlike losses in each process are from one that sees means."""
+    here, alone = DynamicWeightAverage(["a", "b"]), DynamicWeightAverage(["a", "b"])
+    for a, b in ((1.0, 2.0), (0.5, 4.0)):
+        here.update({"a": a * (1 + rank), "b": b * (2 - rank)})
+    alone.weight = 2 * torch.softmax(torch.tensor([0.5, 2.0]) / 2, 0)
+    x = torch.tensor([1.0, float(rank)], requires_grad=True)
+    norms, expected = GradNorm(["a", "b"], lr=0.01), GradNorm(["a", "b"], lr=0.01)
+    norms.update({"a": x.square().sum(), "b": 5 * x.sum()}, [x])
+    sizes = torch.tensor([2.0, 1.0]).norm(), torch.tensor([5.0, 5.0]).norm()
+    moved = torch.stack([1 + 0.01 * sizes[0], 1 - 0.01 * sizes[1]])
+    expected.weight = 2 * moved / moved.sum()
+    pairs = (here, alone), (norms, expected)
+    return max(float((a.weight - b.weight).abs().max()) for a, b in pairs)
+
+
 def disagreement(values: Tensor) -> float:
     """Return how far two processes are apart."""
     both = [torch.empty_like(values) for _ in range(2)]
@@ -95,6 +111,7 @@ def main() -> None:
         "pieces of unequal number, float32": relative(pieces(rank, torch.float32), narrow),
         "through a stepper": relative(stepper(rank), wide),
         "processes in step with each other": disagreement(exact),
+        "adaptive weights": weights(rank),
         "mean over processes": relative(one_piece(rank, loss), wide),
     }
     distributed.barrier()
