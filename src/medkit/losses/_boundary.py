@@ -60,8 +60,8 @@ def boundary_loss(
     0. A class that fills the image costs as much where it is missed. There is no ratio, hence no
     option ``batch``.
 
-    The distances are computed on the CPU at every call, two passes for each class of each sample.
-    To do that in the workers of a loader instead, or where spacings differ within a batch, pass
+    The distances are computed on the CPU at every call, for each class of each sample. To do that
+    in the workers of a loader instead, or where spacings differ within a batch, pass
     ``distance_map``, for a label of shape ``(1, *spatial)`` made by
     ``distance_transform(one_hot(label, num_classes=3, dtype=torch.bool), spacing=spacing,
     signed=True, missing="edge")[0]``, with ``valid`` if there are labels to ignore. Backward
@@ -122,9 +122,8 @@ def boundary_loss(
     valid = None if weight is None else weight > 0
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
     if distance_map is None:
-        phi = distance_transform(
-            inside, spacing=spacing, signed=True, valid=valid, missing="edge", dtype=dtype
-        )
+        complements = voxels.target.ndim < input.ndim and input.shape[1] == inside.shape[1] == 2
+        phi = _made(inside, spacing, valid, dtype, complements=complements)
     else:
         phi = _given(distance_map, input, valid)[:, dropped:].to(dtype)
     present = inside if valid is None else inside & valid
@@ -152,6 +151,26 @@ def _inside(voxels: Voxels) -> Tensor:
     if target.ndim < voxels.input.ndim:
         return one_hot(target, num_classes=voxels.input.shape[1], dtype=torch.bool)
     return target > 0.5 if target.is_floating_point() else target.bool()
+
+
+def _made(
+    inside: Tensor,
+    spacing: float | Sequence[float] | None,
+    valid: Tensor | None,
+    dtype: torch.dtype,
+    *,
+    complements: bool,
+) -> Tensor:
+    """Return the distance map of each channel; of two complements one is the other's negative."""
+    phi = distance_transform(
+        inside[:, 1:] if complements else inside,
+        spacing=spacing,
+        signed=True,
+        valid=valid,
+        missing="edge",
+        dtype=dtype,
+    )
+    return torch.cat([-phi, phi], 1) if complements else phi
 
 
 def _total(weight: Tensor | None, error: Tensor, phi: Tensor) -> Tensor:
