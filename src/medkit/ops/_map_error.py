@@ -90,11 +90,8 @@ class _MapError(torch.autograd.Function):
             g = torch.cat([g.new_zeros(x.shape[0], missing, *x.shape[2:]), g], 1)
         if ctx.activation is not None:
             p = _probabilities(x, valid, ctx.activation)
-            g = (
-                p * (g - (p * g).sum(1, keepdim=True))
-                if ctx.activation == "softmax"
-                else g * p * (1 - p)
-            )
+            mean = (p * g).sum(1, keepdim=True) if ctx.activation == "softmax" else p * g
+            g = p * (g - mean)
         return g.to(x.dtype), None, None, None
 
 
