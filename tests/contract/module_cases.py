@@ -16,6 +16,7 @@ from medkit.nn import (
     DropPath,
     FourierFeatures,
     HybridAttentionUNet,
+    HybridUNet3D,
     KerasResNetV2,
     MixTransformer2D,
     MixTransformer3D,
@@ -103,6 +104,11 @@ CASES: dict[str, Case] = {
         "factory": partial(PatchEmbed2D, 2, 6),
         "sample": (2, 2, 9, 8),
         "vary": {"kernel_size": (7, 3), "stride": (4, 2)},
+    },
+    "HybridUNet3D": {
+        "factory": partial(HybridUNet3D, 2, 3, base_channels=2),
+        "sample": (2, 2, 17, 18, 17),  # oneDNN fails in bfloat16 where an axis is down to one
+        "vary": {"checkpoint": (False, True)},
     },
     "MixTransformer3D": {
         "factory": partial(MixTransformer3D, 2, **TINY),

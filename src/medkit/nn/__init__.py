@@ -15,6 +15,7 @@ from medkit.nn._fourier_features import FourierFeatures
 from medkit.nn._fused_mbconv import FusedMBConv2D, FusedMBConv3D
 from medkit.nn._hybrid_attention_unet import HybridAttentionUNet
 from medkit.nn._hybrid_encoder_block import HybridEncoderBlock2D, HybridEncoderBlock3D
+from medkit.nn._hybrid_unet import HybridUNet3D
 from medkit.nn._inflate import inflate_weights
 from medkit.nn._keras_resnet_v2 import KerasResNetV2
 from medkit.nn._mbconv import MBConv2D, MBConv3D
@@ -53,6 +54,7 @@ __all__ = [
     "HybridAttentionUNet",
     "HybridEncoderBlock2D",
     "HybridEncoderBlock3D",
+    "HybridUNet3D",
     "KerasResNetV2",
     "MBConv2D",
     "MBConv3D",
