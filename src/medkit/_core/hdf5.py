@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from medkit._core.atomic import atomic_file
 from medkit._core.file_errors import (
+    ChecksumError,
     CodecMissingError,
     DataError,
     FormatError,
@@ -37,6 +38,7 @@ _MAX_CHUNK = 1 << 26  # bytes of one chunk that may exceed its array
 _FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 _WRECKED = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 """What h5py raises on a damaged file."""
+_FILTER_FAILED = "filter returned failure"
 
 
 class Stored(NamedTuple):
@@ -51,12 +53,21 @@ class Stored(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+class Laid(NamedTuple):
+    """An array to write with attributes of its own, in chunks and with a checksum of each."""
+
+    array: Array
+    attributes: Mapping[str, Array]
+    chunks: tuple[int, ...] | None = None
+    fletcher32: bool = False
+
+
 class Written(NamedTuple):
     """A group to write: its path, its attributes, and its arrays by name."""
 
     group: str
     attributes: Mapping[str, str | Sequence[str]]
-    arrays: Mapping[str, Array]
+    arrays: Mapping[str, Array | Laid]
 
 
 class Hdf5File:
@@ -77,23 +88,48 @@ class Hdf5File:
         with self._named_damage():
             self._look_through()
 
-    def read(self, name: str, *, max_bytes: int) -> Array:
-        """Return a whole array of numbers, after checking that the file holds all of it.
+    def read(self, name: str, *, max_bytes: int, region: tuple[slice, ...] | None = None) -> Array:
+        """Return an array of numbers, after checking that the file holds all of it.
 
         Args:
             name: One of ``arrays``.
             max_bytes: Largest size to allocate.
+            region: A box to read, one slice with start and stop inside the array for each axis;
+                None reads the whole array.
         """
         stored = self.arrays[name]
         if stored.dtype.kind not in "biufc":
             raise self._wrong(FormatError, name, "an array of numbers", stored.dtype)
-        if stored.nbytes > max_bytes:
+        shape = stored.shape if region is None else tuple(s.stop - s.start for s in region)
+        if Stored(shape, stored.dtype).nbytes > max_bytes:
             rule = f"at most {max_bytes} bytes"
-            raise self._wrong(LimitError, name, rule, f"shape {stored.shape}, {stored.dtype}")
+            raise self._wrong(LimitError, name, rule, f"shape {shape}, {stored.dtype}")
         with self._named_damage(name):
             dataset = cast("Dataset", self._root[name])
             self._check_storage(name, dataset, stored)
-            return np.asarray(dataset[()])
+            return np.asarray(dataset[() if region is None else region])
+
+    def numbers(self, name: str, attribute: str, *, max_items: int) -> Array | None:
+        """Return the numbers in an attribute of an array, or None where there is none.
+
+        Args:
+            name: One of ``arrays``.
+            attribute: Its name.
+            max_items: Largest count to read.
+        """
+        field = f"{name}@{attribute}"
+        with self._named_damage(field):
+            attributes = cast("Group", self._root[name]).attrs
+            if attribute not in attributes:
+                return None
+            declared = attributes.get_id(attribute)
+            if math.prod(declared.shape) > max_items:
+                rule = f"at most {max_items} numbers"
+                raise self._wrong(LimitError, field, rule, f"shape {declared.shape}")
+            values = np.asarray(attributes[attribute])
+        if values.dtype.kind not in "iuf":
+            raise self._wrong(FormatError, field, "numbers", values.dtype)
+        return values
 
     def texts(self, group: str, attribute: str) -> tuple[str, ...] | None:
         """Return the text or texts of an attribute, or None where there is none.
@@ -201,6 +237,9 @@ class Hdf5File:
         except DataError:
             raise
         except _WRECKED as error:
+            if _FILTER_FAILED in str(error):
+                rule, value = "what its checksum or compression expects", "other bytes"
+                raise self._wrong(ChecksumError, field, rule, value) from error
             raise self._wrong(
                 FormatError, field, "readable as HDF5", f"damage ({error})"
             ) from error
@@ -233,17 +272,22 @@ def open_hdf5(source: str | os.PathLike[str] | io.IOBase, *, path: str = "") -> 
         yield Hdf5File(cast("Group", file), name, size)
 
 
-def write_hdf5(path: str | os.PathLike[str], groups: Iterable[Written]) -> None:
+def write_hdf5(
+    path: str | os.PathLike[str], groups: Iterable[Written], *, checked: bool = False
+) -> None:
     """Write groups with their arrays to a file that appears whole or not at all.
 
-    Arrays are contiguous and uncompressed. They can be made while they are asked for, one group
-    at a time.
+    Arrays are uncompressed, and contiguous unless they are laid out otherwise. They can be made
+    while they are asked for, one group at a time.
 
     Args:
         path: Where to; an existing file is replaced at the end.
         groups: In any order; parents need not be listed.
+        checked: Use the layout of HDF5 1.10, which puts a checksum on all that is not voxels;
+            older programs cannot read it.
     """
-    with atomic_file(path) as stream, h5py.File(stream, "w") as file:
+    libver = ("v110", "v110") if checked else None
+    with atomic_file(path) as stream, h5py.File(stream, "w", libver=libver) as file:
         root = cast("Group", file)
         for written in groups:
             group = root.require_group(written.group) if written.group else root
@@ -251,8 +295,16 @@ def write_hdf5(path: str | os.PathLike[str], groups: Iterable[Written]) -> None:
                 group.attrs[name] = (
                     value if isinstance(value, str) else np.array([v.encode() for v in value], "S")
                 )
-            for name, array in written.arrays.items():
-                group.create_dataset(name, data=array)
+            for name, value in written.arrays.items():
+                laid = value if isinstance(value, Laid) else Laid(value, {})
+                dataset = group.create_dataset(
+                    name,
+                    data=laid.array,
+                    chunks=laid.chunks,
+                    fletcher32=laid.fletcher32 or None,
+                )
+                for attribute, numbers in laid.attributes.items():
+                    dataset.attrs[attribute] = numbers
 
 
 def _size(source: str | os.PathLike[str] | io.IOBase) -> int:

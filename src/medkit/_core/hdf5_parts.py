@@ -34,7 +34,15 @@ class Group(Protocol):
     def __getitem__(self, name: str, /) -> object: ...
     def get(self, name: str, /, *, getlink: bool) -> object: ...
     def require_group(self, name: str, /) -> "Group": ...
-    def create_dataset(self, name: str, /, *, data: object) -> object: ...
+    def create_dataset(
+        self,
+        name: str,
+        /,
+        *,
+        data: object,
+        chunks: tuple[int, ...] | None,
+        fletcher32: bool | None,
+    ) -> "Dataset": ...
 
 
 @runtime_checkable
@@ -60,6 +68,7 @@ class Dataset(Protocol):
     """An array."""
 
     id: Storage
+    attrs: Attributes
     shape: tuple[int, ...] | None
     dtype: np.dtype[Any]
     chunks: tuple[int, ...] | None

@@ -14,9 +14,13 @@ from medkit.data._errors import (
 )
 from medkit.data._example import build_example, parse_example
 from medkit.data._feature import Feature
+from medkit.data._hdf5 import read_hdf5, write_hdf5
+from medkit.data._hdf5_reader import HDF5Reader
 from medkit.data._limits import Limits
 from medkit.data._nifti import read_nifti, write_nifti
 from medkit.data._notice import Notice
+from medkit.data._npy import read_npy, read_npz, write_npz
+from medkit.data._open import LazyVolume, open  # noqa: A004  the name of the contract
 from medkit.data._patch_samplers import ForegroundPatchSampler, UniformPatchSampler
 from medkit.data._patches import PatchDataset
 from medkit.data._read import read, write
@@ -34,6 +38,8 @@ __all__ = [
     "ForegroundPatchSampler",
     "FormatError",
     "GeometryError",
+    "HDF5Reader",
+    "LazyVolume",
     "LimitError",
     "Limits",
     "Notice",
@@ -45,11 +51,17 @@ __all__ = [
     "Volume",
     "VolumeDataset",
     "build_example",
+    "open",
     "parse_example",
     "read",
+    "read_hdf5",
     "read_nifti",
+    "read_npy",
+    "read_npz",
     "read_tfrecord",
     "write",
+    "write_hdf5",
     "write_nifti",
+    "write_npz",
     "write_tfrecord",
 ]

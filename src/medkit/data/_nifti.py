@@ -12,7 +12,7 @@ from medkit.data._atomic import atomic_file
 from medkit.data._errors import LimitError, TruncatedError
 from medkit.data._gzip import write_gzip
 from medkit.data._limits import Limits
-from medkit.data._nifti_geometry import is_oriented, nifti_affine, quaternion_parts
+from medkit.data._nifti_geometry import nifti_affine, quaternion_parts
 from medkit.data._nifti_header import (
     HEADER_BYTES,
     NiftiHeader,
@@ -20,7 +20,10 @@ from medkit.data._nifti_header import (
     parse_header,
 )
 from medkit.data._nifti_scale import decode, result_dtype, scaling, tensor_shape
+from medkit.data._orientation import is_oriented
+from medkit.data._payload import allocate, cut
 from medkit.data._source import ByteSource, open_source
+from medkit.data._stored import exact
 from medkit.data._volume import Volume
 from medkit.ops import affine_spacing, permute_affine
 
@@ -183,16 +186,7 @@ def _check_sizes(header: NiftiHeader, result: int, source: ByteSource, limits: L
 
 def _payload(header: NiftiHeader, source: ByteSource) -> np.ndarray:
     """Read the bytes of the voxels into one array of just their size."""
-    try:
-        raw = np.empty(header.payload, np.uint8)
-    except MemoryError as error:
-        raise LimitError(
-            "available memory",
-            path=source.path,
-            field="size of the voxels",
-            value=f"{header.payload} bytes",
-            remedy="Read it on a machine with more memory.",
-        ) from error
+    raw = allocate(header.payload, source.path)
     scratch = bytearray(min(_SKIP, header.vox_offset))
     left = header.vox_offset
     while left:
@@ -202,31 +196,15 @@ def _payload(header: NiftiHeader, source: ByteSource) -> np.ndarray:
         left -= got
     got = source.fill(raw.data) if not left else 0
     if got < header.payload:
-        raise TruncatedError(
-            f"{header.payload} bytes",
-            path=source.path,
-            field="voxels",
-            value=got,
-            remedy="The file is cut short; copy or download it again.",
-        )
+        raise cut(source.path, header.payload, got)
     return raw
 
 
 def _stored(volume: Volume, dtype: NiftiDtype | None) -> np.ndarray:
     """Return the voxels as a contiguous little-endian array of the type to store."""
-    array = plain_array(volume.data)
     if dtype is not None:
         check.one_of("dtype", dtype, get_args(NiftiDtype))
-    wanted = array.dtype if dtype is None else np.dtype(dtype)
-    if wanted != array.dtype:
-        with np.errstate(invalid="ignore", over="ignore"):
-            converted = array.astype(wanted)
-        if not np.array_equal(
-            converted.astype(array.dtype), array, equal_nan=array.dtype.kind in "fc"
-        ):
-            raise check.fail("dtype", f"able to hold every voxel of {volume!r}", str(wanted))
-        array = converted
-    return np.ascontiguousarray(array, dtype=wanted.newbyteorder("<"))
+    return exact(plain_array(volume.data), dtype, volume)
 
 
 def _header_for(

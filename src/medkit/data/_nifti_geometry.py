@@ -4,11 +4,10 @@ import numpy as np
 
 from medkit.data._errors import GeometryError
 from medkit.data._nifti_header import NiftiHeader
-from medkit.data._notice import Notice
+from medkit.data._notice import NO_ORIENTATION, Notice
 from medkit.ops import affine_spacing, corner_indices, transform_points
 
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # metre, millimetre, micrometre
-NO_ORIENTATION = "no_orientation"
 _LAST_CODE = 5  # NIFTI_XFORM_TEMPLATE_OTHER
 _QUATERNION_SLACK = 1e-5  # how far above 1 float32 rounding can put b^2 + c^2 + d^2
 _SAME_VOXEL = 1e-2  # two affines are one when all corners agree to this fraction of a voxel
@@ -38,13 +37,6 @@ def nifti_affine(header: NiftiHeader, path: str) -> tuple[np.ndarray, tuple[Noti
         notices.append(Notice("qform_differs", "sform and qform disagree; sform was used"))
     affine[:3] *= _MM_PER_UNIT.get(header.units, 1.0)
     return affine, tuple(notices)
-
-
-def is_oriented(affine_xyz: np.ndarray, notices: tuple[Notice, ...]) -> bool:
-    """Return whether an affine says more than the spacing of a file without orientation."""
-    spacing = np.diag([*affine_spacing(affine_xyz), 1.0])
-    unknown = any(notice.code == NO_ORIENTATION for notice in notices)
-    return not (unknown and np.array_equal(affine_xyz, spacing))
 
 
 def quaternion_parts(

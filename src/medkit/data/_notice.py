@@ -17,3 +17,7 @@ class Notice(NamedTuple):
 
     code: str
     message: str
+
+
+NO_ORIENTATION = "no_orientation"
+"""Code of the notice that a file says nothing about the directions of its axes."""

@@ -6,9 +6,12 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from medkit._core import check
 from medkit.data._errors import FormatError
+from medkit.data._hdf5 import HDF5_MAGIC, read_hdf5, write_hdf5
 from medkit.data._limits import Limits
 from medkit.data._nifti import read_nifti, write_nifti
 from medkit.data._nifti_header import HEADER_BYTES, is_nifti
+from medkit.data._npy import NPZ_MAGIC, read_npy, read_npz, write_npz
+from medkit.data._npy_header import NPY_MAGIC
 from medkit.data._source import open_source
 from medkit.data._volume import Volume
 
@@ -29,10 +32,22 @@ class _Format(NamedTuple):
     read: _Reader
 
 
-_FORMATS = (_Format("NIfTI", is_nifti, read_nifti),)
+def _begins_with(magic: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head.startswith(magic)
+
+
+_FORMATS = (
+    _Format("HDF5", _begins_with(HDF5_MAGIC), read_hdf5),
+    _Format("npy", _begins_with(NPY_MAGIC), read_npy),
+    _Format("npz", _begins_with(NPZ_MAGIC), read_npz),
+    _Format("NIfTI", is_nifti, read_nifti),
+)
 _WRITERS: dict[str, Callable[[Volume, str | os.PathLike[str]], None]] = {
     ".nii": write_nifti,
     ".nii.gz": write_nifti,
+    ".h5": write_hdf5,
+    ".hdf5": write_hdf5,
+    ".npz": write_npz,
 }
 
 
@@ -42,7 +57,8 @@ def read(
     """Read an image file: its exact voxels and geometry, or a named error.
 
     The first bytes decide which reader is used, not the name, and no second reader is tried after
-    one has recognized the file. Today: NIfTI-1 and NIfTI-2, see :func:`read_nifti`.
+    one has recognized the file: :func:`read_nifti`, :func:`read_hdf5`, :func:`read_npy`,
+    :func:`read_npz`.
 
     Args:
         path: The file.
@@ -83,8 +99,9 @@ def read(
 
 
 def write(volume: Volume, path: str | os.PathLike[str]) -> None:
-    """Write a volume in the format that the name ends in: ``.nii`` or ``.nii.gz``.
+    """Write a volume in the format that the name ends in.
 
+    ``.nii`` and ``.nii.gz`` are NIfTI, ``.h5`` and ``.hdf5`` HDF5, ``.npz`` NumPy archives.
     The file appears whole or not at all, and other programs read the same voxels at the same
     places. Options of a format are options of its own writer, e.g. :func:`write_nifti`.
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medkit._core import check
 from medkit.data._errors import FormatError
 
 WIDER = {"u2": np.dtype("i4"), "u4": np.dtype("i8"), "u8": np.dtype("i8")}
@@ -29,3 +30,16 @@ def check_int64(values: np.ndarray, path: str) -> None:
         if largest > np.iinfo("i8").max:
             rule = "at most 2^63 - 1, the largest int64"
             raise FormatError(rule, path=path, field="voxel", value=largest)
+
+
+def exact(array: np.ndarray, dtype: str | None, what: object) -> np.ndarray:
+    """Return the array in another type that holds its every value, contiguous and little-endian."""
+    wanted = array.dtype if dtype is None else np.dtype(dtype)
+    if wanted != array.dtype:
+        with np.errstate(invalid="ignore", over="ignore"):
+            converted = array.astype(wanted)
+        back = converted.astype(array.dtype)
+        if not np.array_equal(back, array, equal_nan=array.dtype.kind in "fc"):
+            raise check.fail("dtype", f"able to hold every voxel of {what!r}", str(wanted))
+        array = converted
+    return np.ascontiguousarray(array, dtype=wanted.newbyteorder("<"))

@@ -17,13 +17,11 @@ from medkit.data._errors import DataError, FormatError
 from medkit.data._example import Values, parse_example
 from medkit.data._feature import Feature
 from medkit.data._limits import Limits
-from medkit.data._notice import Notice
+from medkit.data._orientation import unoriented
 from medkit.data._tfrecord_index import open_index
 from medkit.data._volume import Volume
 
-_NO_PLACE = Notice(
-    "no_orientation", "TFRecord files state no spacing and no place; both are 1 and 0"
-)
+_NO_PLACE = "the file states no geometry: 1 mm and the axes of the array"
 
 
 class TFRecordDataset(Dataset[dict[str, Tensor | str]]):
@@ -149,7 +147,7 @@ class TFRecordDataset(Dataset[dict[str, Tensor | str]]):
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     write_tfrecord([record], f"{folder}/a.tfrecord")
             ...     TFRecordDataset([f"{folder}/a.tfrecord"], {"image": image}).case(0).image
-            Volume(1x2x3x4 uint8, 1x1x1 mm, RAS, a:0)
+            Volume(1x2x3x4 uint8, 1x1x1 mm, SAR, a:0)
         """
         where, example = self._example(index)
         with _named(where):
@@ -221,7 +219,7 @@ def _volume(name: str, data: Tensor | str, where: str) -> Volume:
     if isinstance(data, str) or data.ndim != 4 or not data.numel():
         found = data if isinstance(data, str) else tuple(data.shape)
         raise FormatError("(C, D, H, W) with voxels for a case", field=name, value=found)
-    return Volume(data, np.eye(4), where, (_NO_PLACE,))
+    return unoriented(data, where, why=_NO_PLACE)
 
 
 def _names(paths: Sequence[str]) -> list[str]:

@@ -273,7 +273,7 @@ def test_patches_are_cut_from_records() -> None:
     assert len(patches) == 6
     assert item["image"].shape == (1, 8, 8, 8)
     assert (item["image"].dtype, item["label"].dtype) == (torch.float32, torch.int64)
-    d, h, w = item["affine"][:3, 3].int().tolist()
+    w, h, d = item["affine"][:3, 3].int().tolist()
     whole = dataset[1]
     for name in ("image", "label"):
         assert torch.equal(item[name], whole[name][:, d : d + 8, h : h + 8, w : w + 8])
