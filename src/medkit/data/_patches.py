@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from medkit._core import check
+from medkit._core.keyed_random import sample_rng
 from medkit.data._crop import crop_padded
 from medkit.data._dataset import Case, CaseSource, Item
 from medkit.data._patch_samplers import PatchSampler, UniformPatchSampler
@@ -90,7 +90,7 @@ class PatchDataset(Dataset[Item]):
         index %= len(self)
         number = index // self.patches_per_case
         case = self._dataset.case(number)
-        generator = np.random.default_rng([self.seed, int(self._epoch), index])
+        generator = sample_rng(self.seed, int(self._epoch), index)
         size = self.patch_size
         start = self._draws[number].start(case, size, generator)
         fill = self._pad_value

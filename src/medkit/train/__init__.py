@@ -1,6 +1,9 @@
 """Small parts for a training loop that stays yours, and a short loop made of them."""
 
+from medkit._core.keyed_random import sample_rng
+
 from ._amp import AmpPolicy
+from ._batch_sampler import ResumableBatchSampler, SampleIndex, eval_indices
 from ._batch_size import BatchSizeReport, BatchSizeTrial, find_batch_size
 from ._checked import CheckpointError
 from ._checkpoint import CheckpointManager
@@ -19,6 +22,7 @@ from ._loader import ResumableLoader
 from ._memory import memory_stats
 from ._progress import Progress
 from ._schedules import WarmupCosine, WarmupPoly, scaled_lr
+from ._seeded_dataset import SeededDataset, make_loader
 from ._seeding import fork_rng, rng_state, seed_everything, set_rng_state
 from ._stateful import Stateful
 from ._step_info import StepInfo
@@ -46,7 +50,10 @@ __all__ = [
     "ModelEma",
     "OneCycle",
     "Progress",
+    "ResumableBatchSampler",
     "ResumableLoader",
+    "SampleIndex",
+    "SeededDataset",
     "Stateful",
     "StepInfo",
     "Stepper",
@@ -59,15 +66,18 @@ __all__ = [
     "Window",
     "checkpoint_blocks",
     "determinism_report",
+    "eval_indices",
     "evaluate",
     "find_batch_size",
     "fit",
     "fork_rng",
     "freeze",
     "load_weights",
+    "make_loader",
     "memory_stats",
     "param_groups",
     "rng_state",
+    "sample_rng",
     "save_weights",
     "scaled_lr",
     "seed_everything",

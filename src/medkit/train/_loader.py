@@ -10,6 +10,7 @@ from torch.utils.data import IterableDataset
 
 from medkit._core import check
 
+from ._batch_sampler import ResumableBatchSampler
 from ._seeding import rng_state, set_rng_state
 
 Batch = TypeVar("Batch")
@@ -34,7 +35,9 @@ class ResumableLoader(Generic[Batch]):
     batches, and puts the global random state back to where the checkpoint left it: the rest of the
     epoch is then the same, shuffling and augmentation included, for any map-style dataset whose
     randomness comes from the global generators or the loader's own. A dataset with random state
-    of its own, and workers that persist over epochs, are beyond it.
+    of its own, and workers that persist over epochs, are beyond it. With a
+    :class:`ResumableBatchSampler` nothing is read again and the number of workers may change: give
+    it a dataset whose randomness is keyed, a :class:`SeededDataset` or a ``PatchDataset``.
 
     Args:
         loader: Usually a ``DataLoader``. Before each epoch ``set_epoch`` of its dataset, sampler
@@ -96,21 +99,38 @@ class ResumableLoader(Generic[Batch]):
         """Return the place and the random state that this epoch began with.
 
         Returns:
-            ``{"epoch": number, "done": batches, "start": random state}``.
+            ``{"epoch": number, "done": batches, "start": random state}``, and the options of a
+            :class:`ResumableBatchSampler`.
         """
         start = self._start if self.done else self._random_state()
-        return {"epoch": self.epoch, "done": self.done, "start": start}
+        place: dict[str, int | dict[str, Tensor]] = {"epoch": self.epoch, "done": self.done}
+        sampler = self._sampler()
+        if sampler is not None:
+            names = sampler.fingerprint().items()
+            place["sampler"] = {name: torch.tensor(value) for name, value in names}
+        return {**place, "start": start}
 
     def load_state_dict(self, state_dict: Mapping[str, int | dict[str, Tensor]]) -> None:
         """Go to a place; the next pass gives the rest of that epoch.
 
         Args:
             state_dict: As ``state_dict`` gave it, from an equal loader.
+
+        Raises:
+            ValueError: If the batch sampler has other options.
         """
         self.epoch: int = check.integer("epoch", state_dict["epoch"], minimum=0)
         self.done: int = check.integer("done", state_dict["done"], minimum=0)
+        self._check_sampler(cast("dict[str, Tensor]", state_dict.get("sampler", {})))
         self._start = cast("dict[str, Tensor]", state_dict["start"])
         self._set_generators(self._start)
+
+    def _check_sampler(self, then: Mapping[str, Tensor]) -> None:
+        sampler = self._sampler()
+        now = {} if sampler is None else sampler.fingerprint()
+        for name in then.keys() & now.keys():
+            if now[name] != int(then[name]):
+                raise check.fail(name, f"{int(then[name])}, as where the run stopped", now[name])
 
     def _nothing(self) -> str:
         return f"none in epoch {self.epoch + 1} from a {type(self.loader).__name__}"
@@ -120,12 +140,20 @@ class ResumableLoader(Generic[Batch]):
         now = rng_state()
         set_rng_state(self._start)
         self._set_generators(self._start)
+        sampler = self._sampler()
+        if sampler is not None:
+            sampler.start_at(self.done)
         batches = iter(self.loader)
-        skipped = sum(1 for _ in islice(batches, self.done))
+        skipped = self.done if sampler else sum(1 for _ in islice(batches, self.done))
         if skipped < self.done:
             raise RuntimeError(f"the loader gave {skipped} batches where {self.done} were done")
         set_rng_state(now)
         return batches
+
+    def _sampler(self) -> ResumableBatchSampler | None:
+        """Return the sampler behind the loader if it can start anywhere."""
+        sampler = getattr(self.loader, "batch_sampler", None)
+        return sampler if isinstance(sampler, ResumableBatchSampler) else None
 
     def _generators(self) -> dict[str, torch.Generator]:
         owners = {"loader": self.loader, "sampler": getattr(self.loader, "sampler", None)}
