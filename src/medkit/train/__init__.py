@@ -2,6 +2,7 @@
 
 from medkit._core.keyed_random import sample_rng
 
+from ._agreement import is_main
 from ._amp import AmpPolicy
 from ._batch_sampler import ResumableBatchSampler, SampleIndex, eval_indices
 from ._batch_size import BatchSizeReport, BatchSizeTrial, find_batch_size
@@ -24,10 +25,12 @@ from ._progress import Progress
 from ._schedules import WarmupCosine, WarmupPoly, scaled_lr
 from ._seeded_dataset import SeededDataset, make_loader
 from ._seeding import fork_rng, rng_state, seed_everything, set_rng_state
+from ._service_loggers import Logger, MultiLogger, TensorBoardLogger, WandbLogger
 from ._stateful import Stateful
 from ._step_info import StepInfo
 from ._stepper import Stepper
 from ._stop import StopSignal
+from ._table_logger import CSVLogger, JSONLinesLogger
 from ._throughput import Throughput
 from ._weights import LoadReport, load_weights, save_weights
 from ._window import Window
@@ -36,6 +39,7 @@ __all__ = [
     "AmpPolicy",
     "BatchSizeReport",
     "BatchSizeTrial",
+    "CSVLogger",
     "CheckpointError",
     "CheckpointManager",
     "CheckpointReport",
@@ -44,10 +48,13 @@ __all__ = [
     "FitResult",
     "FreezeReport",
     "History",
+    "JSONLinesLogger",
     "KerasAdamW",
     "LoadReport",
+    "Logger",
     "Metric",
     "ModelEma",
+    "MultiLogger",
     "OneCycle",
     "Progress",
     "ResumableBatchSampler",
@@ -58,8 +65,10 @@ __all__ = [
     "StepInfo",
     "Stepper",
     "StopSignal",
+    "TensorBoardLogger",
     "Throughput",
     "TriangularCycles",
+    "WandbLogger",
     "WarmupCosine",
     "WarmupCosineRestarts",
     "WarmupPoly",
@@ -72,6 +81,7 @@ __all__ = [
     "fit",
     "fork_rng",
     "freeze",
+    "is_main",
     "load_weights",
     "make_loader",
     "memory_stats",

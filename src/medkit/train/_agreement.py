@@ -31,6 +31,20 @@ def in_several_processes() -> bool:
     )
 
 
+def is_main() -> bool:
+    """Return whether this process is the first, or alone: the one that writes and prints.
+
+    Returns:
+        Whether its rank is 0.
+
+    Example:
+        >>> from medkit.train import is_main
+        >>> is_main()
+        True
+    """
+    return not in_several_processes() or distributed.get_rank() == 0
+
+
 def _device() -> torch.device:
     """Return where the group's backend computes: NCCL alone cannot reduce what is on the CPU."""
     return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")

@@ -19,7 +19,8 @@ Order = Callable[[int, np.random.Generator], "np.ndarray[Any, np.dtype[Any]]"]
 class SampleIndex(int):
     """The number of a sample that also says when it was drawn: an ``int`` to any dataset.
 
-    Attributes:
+    Args:
+        index: The number of the sample.
         epoch: Epoch it was drawn in.
         draw: What its randomness depends on: the sample's own number, or its place in the epoch
             where samples come more than once.
