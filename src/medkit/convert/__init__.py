@@ -1,6 +1,13 @@
 """Weights in and out of other libraries."""
 
 from medkit.convert._keras import load_keras_weights, save_keras_weights
+from medkit.convert._published import load_published_weights
 from medkit.convert._weights_error import WeightsError, WeightsReport
 
-__all__ = ["WeightsError", "WeightsReport", "load_keras_weights", "save_keras_weights"]
+__all__ = [
+    "WeightsError",
+    "WeightsReport",
+    "load_keras_weights",
+    "load_published_weights",
+    "save_keras_weights",
+]

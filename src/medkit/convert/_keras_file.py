@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from medkit._core.hdf5 import Hdf5File, open_hdf5
 from medkit.data import FormatError
@@ -61,9 +62,9 @@ class _Window(io.RawIOBase):
         """Return the place in the part."""
         return self._place
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]  any buffer
+    def readinto(self, buffer: object, /) -> int:
         """Fill the buffer as far as the part goes."""
-        view = memoryview(buffer).cast("B")
+        view = memoryview(cast("bytearray", buffer)).cast("B")  # h5py has a kind of its own
         count = max(0, min(len(view), self._size - self._place))
         self._stream.seek(self._start + self._place)
         data = self._stream.read(count)

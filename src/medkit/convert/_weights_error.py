@@ -30,6 +30,7 @@ class WeightsError(DataError):
         missing: Tensors of the module that the file lacks, named as the file would name them.
         unexpected: Tensors of the file that have no place in the module.
         misshapen: Tensors of another shape or type, with both.
+        remedy: What the user can do about it.
 
     Example:
         >>> raise WeightsError("UNet", path="a.h5", unexpected=["layers/dense/vars/0"])
@@ -46,6 +47,7 @@ class WeightsError(DataError):
         missing: Sequence[str] = (),
         unexpected: Sequence[str] = (),
         misshapen: Sequence[str] = (),
+        remedy: str = "",
     ) -> None:
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
@@ -56,7 +58,8 @@ class WeightsError(DataError):
             ("of another shape or type", self.misshapen),
         )
         value = "; ".join(f"{len(names)} {what} ({_some(names)})" for what, names in found if names)
-        super().__init__(f"those of {module}", path=path, field="tensors", value=value)
+        rule = f"those of {module}"
+        super().__init__(rule, path=path, field="tensors", value=value, remedy=remedy)
 
 
 def _some(names: Sequence[str]) -> str:
