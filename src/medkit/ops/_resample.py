@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float64, Shaped
 from torch import Tensor
 
@@ -105,7 +106,8 @@ def resample_to_grid(
     The value of new voxel :math:`i` is that at index :math:`A^{-1} A' i` of the volume.
 
     Use it to bring an image onto the grid of another, or a prediction back to where its image came
-    from. It interpolates as :func:`resample` does, without smoothing, and has a gradient.
+    from. It interpolates as :func:`resample` does, without smoothing, and has a gradient. For
+    "linear" positions have the type of the image: in float32 they are true to 1e-3 voxel.
 
     Args:
         input: Volumes on one grid.
@@ -210,10 +212,24 @@ def _along(input: Tensor, axis: int, position: Tensor, mode: Mode, step: float) 
 
 def _at(image: Tensor, position: Tensor, mode: Mode, fill: float | None) -> Tensor:
     """Return the values at positions ``(3, h, w)`` of volumes."""
+    count = torch.tensor(image.shape[2:], device=position.device)[:, None, None]
+    clamped = torch.minimum(position.clamp_min(0), count - 1)
+    if mode == "linear" and not image.is_complex():
+        grid = ((2 * clamped + 1) / count - 1).flip(0).movedim(0, -1).to(image.dtype)
+        grid = grid.expand(image.shape[0], 1, *grid.shape)
+        output = F.grid_sample(image, grid, padding_mode="border", align_corners=False).squeeze(2)
+    else:
+        output = _gathered(image, clamped, mode)
+    if fill is None:
+        return output
+    inside = (position >= -0.5 - _SLACK) & (position <= count - 0.5 + _SLACK)
+    return output.where(inside.all(0), output.new_full((), fill))
+
+
+def _gathered(image: Tensor, position: Tensor, mode: Mode) -> Tensor:
+    """Return the weighted sum of the voxels, or coefficients, around each position."""
     shape = image.shape[2:]
-    sides = [
-        taps(p.clamp(0, count - 1), count, mode) for p, count in zip(position, shape, strict=True)
-    ]
+    sides = [taps(p, count, mode) for p, count in zip(position, shape, strict=True)]
     flat = image.flatten(2)
     output = flat.new_zeros(())
     for corner in product(*(range(len(index)) for index, _ in sides)):
@@ -222,8 +238,4 @@ def _at(image: Tensor, position: Tensor, mode: Mode, fill: float | None) -> Tens
         )
         values = flat[..., (d * shape[1] + h) * shape[2] + w]
         output = values if mode == "nearest" else output + values * (a * b * c).to(image.dtype)
-    if fill is None:
-        return output
-    limit = torch.tensor(shape, device=position.device)[:, None, None] - 0.5 + _SLACK
-    inside = ((position >= -0.5 - _SLACK) & (position <= limit)).all(0)
-    return output.where(inside, output.new_full((), fill))
+    return output
