@@ -77,7 +77,7 @@ def reduce_voxels(terms: Tensor, weights: Tensor | None, reduction: Reduction) -
 def rows_of_voxels(terms: Tensor, weights: Tensor | None) -> Float[Tensor, "batch 2"]:
     """Return the sum over the voxels of each sample, and what they weigh in the mean."""
     weights = torch.ones_like(terms) if weights is None else weights.to(terms.dtype)
-    return torch.stack([each.reshape(len(terms), -1).sum(1) for each in (terms, weights)], 1)
+    return torch.stack([each.unsqueeze(-1).flatten(1).sum(1) for each in (terms, weights)], 1)
 
 
 def reduce_rows(rows: Float[Tensor, "batch 2"], reduction: Reduction) -> Float[Tensor, ""]:

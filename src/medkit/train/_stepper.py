@@ -43,8 +43,9 @@ class Stepper:
     schedule, move the average, update the scaler, clear the gradients.
 
     With equal batches and mean losses that is the gradient of the big batch; pass ``weight=`` for
-    losses that average over a varying number of voxels. Batch normalisation and ratios over a
-    whole batch (Dice with ``batch=True``) see micro-batches and are not equal to the big batch.
+    losses that average over a varying number of voxels. Ratios over a whole batch (Dice with
+    ``batch=True``) see micro-batches and are not equal to the big batch unless they are wrapped in
+    ``medkit.losses.WholeBatch``; batch normalisation never is.
     The schedule steps once for each optimizer step, whatever the number of processes. Loss and norm
     are read back from the device once for each step.
 

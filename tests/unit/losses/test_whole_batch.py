@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from medkit.losses import (
@@ -149,6 +151,27 @@ def test_the_mean_over_pieces_is_another_gradient() -> None:
         (loss(model(images), labels) / len(pieces)).backward()
 
     assert relative(gradient(model), at_once(loss, torch.float64)[1]) > 3e-2
+
+
+@given(
+    sizes=st.lists(st.integers(0, 3), min_size=1, max_size=5).filter(any),
+    pooled=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_any_split_gives_the_same(sizes: list[int], pooled: bool, seed: int) -> None:
+    """Pieces of unequal size, some without a sample, classes absent from many."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(sum(sizes), 3, 4, generator=generator, dtype=torch.float64).requires_grad_()
+    labels = torch.randint(0, 3, (sum(sizes), 4), generator=generator)
+    loss = WeightedSum({"dice": (1.0, DiceLoss(batch=pooled)), "ce": (1.0, CrossEntropyLoss())})
+    whole, pieces = WholeBatch(loss), list(zip(x.split(sizes), labels.split(sizes), strict=True))
+
+    for a, b in pieces:
+        whole.add(a, b)
+    for a, b in pieces:
+        whole(a, b).backward()
+
+    assert_close(x.grad, torch.autograd.grad(loss(x, labels), x)[0])
 
 
 @pytest.mark.parametrize("pooled", [True, False])
