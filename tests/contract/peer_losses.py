@@ -193,6 +193,48 @@ class MonaiDeepSupervision(nn.Module):
         return loss(heads, with_channel(input, target))
 
 
+class MonaiCoarseHead(nn.Module):
+    """One head at half the size; MONAI brings the target to it."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        from monai.losses import DeepSupervisionLoss, DiceLoss
+
+        head = nn.functional.avg_pool3d(input, 2)
+        target = with_channel(input, target).to(input.dtype)
+        return DeepSupervisionLoss(DiceLoss(softmax=True, to_onehot_y=True))([head], target)
+
+
+class MonaiClDice(nn.Module):
+    """One channel."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        from monai.losses import SoftclDiceLoss
+
+        loss = SoftclDiceLoss(iter_=1, sigmoid=True)
+        return loss(input, with_channel(input, target).to(input.dtype))
+
+
+class NnunetDeepSupervision(nn.Module):
+    """Two heads with the weights that the wrapper has by default."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+
+        loss = DeepSupervisionWrapper(nn.functional.cross_entropy)
+        return loss([input, input], [target, target])
+
+
+class SmpOverlap(nn.Module):
+    def __init__(self, *, kind: Literal["TverskyLoss", "JaccardLoss"] = "TverskyLoss") -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        from segmentation_models_pytorch import losses
+
+        return getattr(losses, self.kind)("multiclass")(input, target)
+
+
 class SmpDice(nn.Module):
     def __init__(
         self,

@@ -107,6 +107,18 @@ FINDINGS = [
         r"float16: nan where 0\.4999",
         FLAT,
     ),
+    *(
+        Finding(
+            f"{kind} is NaN in float16",
+            SMP,
+            peers.SmpOverlap,
+            HALF,
+            "float16: nan where",
+            FLAT | {"vary": {"kind": (kind,)}},
+        )
+        for kind in ("TverskyLoss", "JaccardLoss")
+    ),
+    Finding("clDice is NaN in float16", MONAI, peers.MonaiClDice, HALF, "float16: nan where", ONE),
     Finding(
         "a mask multiplies logits, and a logit of 0 is a probability",
         MONAI,
@@ -160,6 +172,21 @@ FINDINGS = [
         "options_compose",
         "raises NotImplementedError: .* not implemented for 'Long'",
         {"spatial_shape": (4, 4, 4)},
+    ),
+    Finding(
+        "deep supervision loses a structure one voxel thin",
+        MONAI,
+        peers.MonaiCoarseHead,
+        "thin_structure_is_seen_wherever_it_lies",
+        "a layer of voxels at 0 changes the loss by 0",
+        {"num_classes": 2, "spatial_shape": (4, 4, 4)},
+    ),
+    Finding(
+        "deep supervision cannot run with the weights it has by default",
+        NNUNET,
+        peers.NnunetDeepSupervision,
+        "options_compose",
+        "raises TypeError",
     ),
     Finding(
         "clDice has no gradient on a false branch by default",

@@ -17,7 +17,7 @@ from medkit.ops._chunks import (
     on_cpu,
     wide_dtype,
 )
-from medkit.ops._focal import focal, focal_slope
+from medkit.ops._focal import Outcomes, focal, focal_slope, sigmoid_focal, sigmoid_focal_slope
 
 
 class ChannelTerms(NamedTuple):
@@ -48,12 +48,12 @@ class Formula(NamedTuple):
         return self.gamma > 0 or (self.factors is not None and self.factors.ndim > 1)
 
     @property
-    def outcome_factors(self) -> tuple[Tensor | float, Tensor | float]:
+    def outcomes(self) -> Outcomes:
         """Return the factors where a structure is, and where it is not."""
         if self.factors is None:
-            return 1.0, 1.0
+            return Outcomes(1.0, 1.0)
         rows = self.factors.expand(2, -1) if self.factors.ndim == 1 else self.factors
-        return rows[0].unsqueeze(1), rows[1].unsqueeze(1)
+        return Outcomes(rows[0].unsqueeze(1), rows[1].unsqueeze(1))
 
 
 def channel_terms(
@@ -110,7 +110,7 @@ def _cross_entropy(x: Tensor, t: Tensor, formula: Formula) -> Tensor:
 
 
 def _focal_entropy(x: Tensor, t: Tensor, formula: Formula) -> Tensor:
-    there, not_there = formula.outcome_factors
+    there, not_there = formula.outcomes
     of_one, of_other = _surprises(x, formula.kind)
     each = there * t * focal(of_one, formula.gamma)
     if of_other is not None:
@@ -184,17 +184,17 @@ class _ChannelScan(torch.autograd.Function):
         sums = x.new_zeros(3, num_chunks(x), batch if overlap else 0, channels, dtype=dtype)
         each = x.new_empty(batch if entropy else 0, voxels, dtype=dtype)
         dirty = torch.zeros(sum(1 for _ in chunks(x)), dtype=torch.bool)
-        rooms = Room(x), Room(x), Room(x)
+        rooms = tuple(Room(x) for _ in range(4))
         look = weight is not None and on_cpu(x)
         for number, (row, rows, part) in enumerate(chunks(x)):
             w = None if weight is None else weight[rows, part].to(dtype)
             arguments = x[rows, :, part], target[rows, ..., part], w
             piece = _take(*arguments, rooms, clear=not look)
-            terms = _terms_of_piece(piece, formula, rooms[2], overlap=overlap, entropy=entropy)
+            terms = _terms_of_piece(piece, formula, rooms[2:], overlap=overlap, entropy=entropy)
             if look and not all(bool(term.sum().isfinite()) for term in terms):
                 dirty[number] = True
                 piece = _take(*arguments, rooms, clear=True)
-                terms = _terms_of_piece(piece, formula, rooms[2], overlap=overlap, entropy=entropy)
+                terms = _terms_of_piece(piece, formula, rooms[2:], overlap=overlap, entropy=entropy)
             if overlap:
                 for total, term in zip(sums, terms, strict=False):
                     total[row, rows] = term
@@ -234,7 +234,7 @@ class _ChannelScan(torch.autograd.Function):
             of_shared = torch.zeros_like(given) if of_shared is None else of_shared
             of_predicted = torch.zeros_like(given) if of_predicted is None else of_predicted
         result = torch.empty_like(x)
-        rooms = tuple(Room(x) for _ in range(4))
+        rooms = tuple(Room(x) for _ in range(5))
         for number, (_, rows, part) in enumerate(chunks(x)):
             w = None if weight is None else weight[rows, part].to(wide_dtype(x))
             clear = not on_cpu(x) or bool(ctx.dirty[number])
@@ -244,7 +244,7 @@ class _ChannelScan(torch.autograd.Function):
                 None if of_predicted is None else of_predicted[rows].unsqueeze(-1),
                 None if of_entropy is None else of_entropy[rows, part],
             )
-            _write_gradient(result[rows, :, part], piece, ctx.formula, (rooms[2], rooms[3]), slopes)
+            _write_gradient(result[rows, :, part], piece, ctx.formula, rooms[2:], slopes)
         return result, *[None] * 5
 
 
@@ -286,15 +286,19 @@ def _wide(values: Tensor, zeros: Tensor | None, room: Room) -> Tensor:
 
 
 def _terms_of_piece(
-    piece: _Piece, formula: Formula, room: Room, *, overlap: bool, entropy: bool
+    piece: _Piece, formula: Formula, rooms: tuple[Room, ...], *, overlap: bool, entropy: bool
 ) -> ChannelTerms:
     """Return the terms of a piece; what is not needed is empty."""
     x, t, w = piece
     shared = predicted = present = each = x.new_empty(0)
-    if entropy:
+    if entropy and formula.is_focal and formula.kind == "sigmoid":
+        smoothed = _smoothed(t, formula.smoothing, 2)
+        room = rooms[0].like(x), rooms[1].like(x)
+        each = sigmoid_focal(x, smoothed, formula.gamma, formula.outcomes, room).sum(1)
+    elif entropy:
         each = _cross_entropy(x, t, formula)
     if overlap:
-        p = room.like(x)
+        p = rooms[0].like(x)
         p = torch.sigmoid(x, out=p) if formula.kind == "sigmoid" else torch.softmax(x, 1, out=p)
         if w is not None:
             p.mul_(w.unsqueeze(1))
@@ -305,43 +309,45 @@ def _terms_of_piece(
 
 
 def _write_gradient(
-    result: Tensor, piece: _Piece, formula: Formula, rooms: tuple[Room, Room], slopes: _Slopes
+    result: Tensor, piece: _Piece, formula: Formula, rooms: tuple[Room, ...], slopes: _Slopes
 ) -> None:
     """Write the gradient of the logits of a piece."""
     x, t, w = piece
     softmax = formula.kind == "softmax"
     p = rooms[0].like(x)
-    p = torch.softmax(x, 1, out=p) if softmax else torch.sigmoid(x, out=p)
+    if not formula.is_focal or softmax or slopes.shared is not None:
+        p = torch.softmax(x, 1, out=p) if softmax else torch.sigmoid(x, out=p)
     gradient = result if result.dtype == p.dtype else rooms[1].like(x)
-    if slopes.shared is None or slopes.predicted is None:
-        gradient.zero_()
-    else:
+    if slopes.shared is not None and slopes.predicted is not None:
         slope = torch.addcmul(slopes.predicted, t, slopes.shared, out=rooms[1].like(x))
         if w is not None:
             slope.mul_(w.unsqueeze(1))
         slope.mul_(p)
         common = slope.sum(1, keepdim=True) if softmax else slope
         torch.addcmul(slope, p, common, value=-1, out=gradient)
+    elif slopes.entropy is None:
+        gradient.zero_()
     if slopes.entropy is not None:
         g = slopes.entropy if w is None else torch.where(w > 0, slopes.entropy, 0.0)
-        t = _smoothed(t, formula.smoothing, x.shape[1] if softmax else 2)
-        if formula.is_focal:
-            gradient.addcmul_(_focal_slope(x, t, p, formula), g.unsqueeze(1))
+        slope = _entropy_slope(x, t, p, formula, rooms[2].like(x))
+        if slopes.shared is None:
+            torch.mul(slope, g.unsqueeze(1), out=gradient)
         else:
-            k = 1.0 if formula.factors is None else formula.factors.unsqueeze(1)
-            t = t * k
-            p.mul_(t.sum(1, keepdim=True) if softmax else k)
-            gradient.addcmul_(p.sub_(t), g.unsqueeze(1))
+            gradient.addcmul_(slope, g.unsqueeze(1))
     if gradient is not result:
         result.copy_(gradient)
 
 
-def _focal_slope(x: Tensor, t: Tensor, p: Tensor, formula: Formula) -> Tensor:
-    """Return the derivative of the focal cross entropy by the logits."""
-    there, not_there = formula.outcome_factors
-    of_one, of_other = _surprises(x, formula.kind)
-    up = there * t * focal_slope(of_one, formula.gamma)
-    if of_other is None:
-        return p * up.sum(1, keepdim=True) - up
-    down = not_there * (1 - t) * focal_slope(of_other, formula.gamma)
-    return p * down - (1 - p) * up
+def _entropy_slope(x: Tensor, t: Tensor, p: Tensor, formula: Formula, room: Tensor) -> Tensor:
+    """Return the derivative of the cross entropy by the logits; ``p`` may be overwritten."""
+    softmax = formula.kind == "softmax"
+    t = _smoothed(t, formula.smoothing, x.shape[1] if softmax else 2)
+    if formula.is_focal and not softmax:
+        return sigmoid_focal_slope(x, t, formula.gamma, formula.outcomes, (p, room))
+    if formula.is_focal:
+        of_one, _ = _surprises(x, formula.kind)
+        up = formula.outcomes.there * t * focal_slope(of_one, formula.gamma)
+        return p.mul_(up.sum(1, keepdim=True)).sub_(up)
+    k = 1.0 if formula.factors is None else formula.factors.unsqueeze(1)
+    t = t * k
+    return p.mul_(t.sum(1, keepdim=True) if softmax else k).sub_(t)

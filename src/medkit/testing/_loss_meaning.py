@@ -105,6 +105,18 @@ def false_positive_branch_is_pushed_down(loss: LossSubject, options: Options) ->
     expect(push > SIGNAL * total, f"gradient on the false branch {push:.3g} of {total:.3g} in all")
 
 
+@loss_law()
+def thin_structure_is_seen_wherever_it_lies(loss: LossSubject, options: Options) -> None:
+    """A structure one voxel thin in the target changes the loss, wherever it lies."""
+    logits, empty = 0.1 * loss.logits(), torch.zeros_like(loss.labels())
+    without = float(loss.run(options, logits, empty).sum())
+    for place in range(loss.spatial_shape[0]):
+        thin = empty.clone()
+        thin[:, place] = 1
+        change = abs(float(loss.run(options, logits, thin).sum()) - without)
+        expect(change > SIGNAL, f"a layer of voxels at {place} changes the loss by {change:.3g}")
+
+
 LAWS = (
     reductions_agree,
     perfect_prediction_costs_nothing,
@@ -113,4 +125,5 @@ LAWS = (
     input_is_logits,
     activation_may_be_applied_outside,
     false_positive_branch_is_pushed_down,
+    thin_structure_is_seen_wherever_it_lies,
 )

@@ -185,6 +185,15 @@ class ForgivesFalsePositives(Dice):
         return inter, predicted, true
 
 
+class SeesEverySecondVoxel(Dice):
+    """MONAI's and nnU-Net's deep supervision: the target of a coarse head by nearest voxels."""
+
+    def forward(self, input: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        part = (..., slice(None, None, 2), *[slice(None)] * (input.ndim - 3))
+        mask = None if mask is None else mask[part]
+        return super().forward(input[part], target[part], mask=mask)
+
+
 class CountsTheMaskOfOneChannel(Dice):
     """MONAI's FocalLoss, nnU-Net's BCE: sums C channels, divides by the mask of one."""
 
@@ -451,6 +460,7 @@ BROKEN: list[tuple[str, type[Dice]]] = [
     ("absent_class_may_be_left_out", CountsWhatItSkips),
     ("channels_of_a_multi_label_target_are_scored_one_by_one", WantsOneLabel),
     ("false_positive_branch_is_pushed_down", ForgivesFalsePositives),
+    ("thin_structure_is_seen_wherever_it_lies", SeesEverySecondVoxel),
     ("ignoring_nothing_changes_nothing", CountsTheMaskOfOneChannel),
     ("ignoring_equals_cropping", IgnoredIsBackground),
     ("masking_equals_cropping", MasksLogits),
