@@ -86,7 +86,8 @@ def voxel_scan(
         and has no meaning.
 
     Raises:
-        ValueError: If ``activation`` or ``needs`` is unknown, or ``gamma`` is not for this case.
+        ValueError: If ``activation`` or ``needs`` is unknown, or ``gamma`` or a second row of
+            ``class_weight`` is not for this case.
 
     Example:
         >>> import torch
@@ -110,6 +111,8 @@ def voxel_scan(
     k = None
     if class_weight is not None:
         k = torch.as_tensor(class_weight, dtype=wide, device=input.device)
+        if k.ndim > 1 and channels > 1 and activation != "sigmoid":
+            raise check.fail("class_weight", "one row for classes", f"shape {tuple(k.shape)}")
     if t.ndim < x.ndim and activation != "sigmoid":
         sums, entropy = _classes(x, t, w, k, label_smoothing, activation, needs, gamma)
     else:

@@ -62,10 +62,11 @@ def test_classes_in_pieces_equal_the_plain_formula(
         {
             "elements": (8, 300, 10**6),
             "kind": ("softmax", "sigmoid"),
-            "target": ("values", "map"),
+            "target": ("values", "zeros and ones", "map"),
             "weight": (None, "bool", "float"),
-            "factors": (False, True),
+            "factors": (0, 1, 2),
             "smoothing": (0.0, 0.1),
+            "gamma": (0.0, 0.5, 2.0),
         }
     ),
     ids=str,
@@ -78,9 +79,13 @@ def test_channels_in_pieces_equal_the_plain_formula(
     target = torch.rand(BATCH, CHANNELS, VOXELS)
     if case["target"] == "map":
         target = torch.randint(0, CHANNELS, (BATCH, VOXELS))
-    w = weights(case["weight"])
-    k = torch.rand(CHANNELS, dtype=torch.float64) if case["factors"] else None
-    formula = Formula(case["kind"], k, case["smoothing"])
+    elif case["target"] == "zeros and ones":
+        target = target.round()
+    w, rows = weights(case["weight"]), case["factors"]
+    k = torch.rand(rows, CHANNELS, dtype=torch.float64) if rows else None
+    if k is not None and (rows == 1 or case["kind"] == "softmax"):
+        k = k[0]
+    formula = Formula(case["kind"], k, case["smoothing"], case["gamma"])
 
     fast = results_and_gradient(scan_channels(x, target, w, formula), x, w)
     plain = results_and_gradient(channel_terms(x, target, w, formula), x, w)
@@ -214,6 +219,20 @@ def test_vectorized_gradients_of_torch_func_agree() -> None:
     total(leaf).backward()
 
     assert_close(torch.func.grad(total)(x), leaf.grad)
+
+
+def test_an_exponent_goes_without_label_smoothing() -> None:
+    x, labels = torch.zeros(1, 2, 3), torch.zeros(1, 3, dtype=torch.long)
+
+    with refuses("gamma"):
+        voxel_scan(x, labels, gamma=2.0, label_smoothing=0.1)
+    with refuses("gamma"):
+        voxel_scan(x, labels, gamma=-1.0)
+
+
+def test_classes_have_no_factor_for_what_is_outside() -> None:
+    with refuses("class_weight"):
+        voxel_scan(torch.zeros(1, 2, 3), torch.zeros(1, 3).long(), class_weight=torch.ones(2, 2))
 
 
 def test_unknown_activation_is_refused() -> None:
