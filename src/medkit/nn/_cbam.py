@@ -61,7 +61,7 @@ class CBAM(nn.Module):
         means, maxima = input.mean(axes, keepdim=True), input.amax(axes, keepdim=True)
         output = input * torch.sigmoid(self._logits(means) + self._logits(maxima))
         pooled = torch.cat((output.mean(1, keepdim=True), output.amax(1, keepdim=True)), dim=1)
-        return output * torch.sigmoid(self.norm(self.conv(pooled)))
+        return output * torch.sigmoid(self.norm(self.conv(pooled.contiguous())))
 
     def _logits(self, pooled: Float[Tensor, "batch channels *ones"]) -> Tensor:
         return self.expand(self.activation(self.reduce(pooled)))

@@ -3,37 +3,75 @@
 All are ``nn.Conv2d`` or ``nn.Conv3d`` in their weights, their initial values and to ``isinstance``.
 """
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
+from medkit.nn._batch_norm import evaluation_affine, is_hooked
 from medkit.nn._depthwise_conv import depthwise_conv
+from medkit.nn._layout import channels_first, channels_last
 from medkit.nn._norm import EFFICIENT_BATCH_NORM, Make
 from medkit.nn._pointwise_conv import pointwise_conv
 
 CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
+_IN_PLACE: dict[type[nn.Module], Callable[..., Tensor]] = {nn.SiLU: F.silu, nn.ReLU: F.relu}
+"""Activations that overwrite a map of which nobody else knows, where no gradient is wanted."""
+
+
+def in_fast_memory(
+    input: Float[Tensor, "batch channel *size"],
+) -> Float[Tensor, "batch channel *size"]:
+    """Return the map in channels-last memory where that is faster, on a CPU; elsewhere as it is.
+
+    In half precision on a CPU it is put into channels-first memory: PyTorch 2.13 gives a wrong
+    gradient to the weight of a bfloat16 convolution of channels-last memory if the kernel is
+    larger than the image.
+    """
+    if input.device.type != "cpu":
+        return input
+    if torch.is_autocast_enabled("cpu") or input.dtype not in {torch.float32, torch.float64}:
+        return input.contiguous()
+    return channels_first(channels_last(input).contiguous())
+
+
 class _PointwiseConv2d(nn.Conv2d):
     def forward(
         self, input: Float[Tensor, "batch in_channels h w"]
     ) -> Float[Tensor, "batch out_channels h w"]:
-        return pointwise_conv(input, self.weight, self.bias)
+        return _convolve(self, input, self.weight, self.bias)
 
 
 class _PointwiseConv3d(nn.Conv3d):
     def forward(
         self, input: Float[Tensor, "batch in_channels d h w"]
     ) -> Float[Tensor, "batch out_channels d h w"]:
-        return pointwise_conv(input, self.weight, self.bias)
+        return _convolve(self, input, self.weight, self.bias)
 
 
 class _DepthwiseConv3d(nn.Conv3d):
     def forward(
         self, input: Float[Tensor, "batch channel d h w"]
     ) -> Float[Tensor, "batch channel d2 h2 w2"]:
-        return depthwise_conv(input, self.weight, self.bias, stride=self.stride[0])
+        return _convolve(self, input, self.weight, self.bias)
+
+
+def _convolve(
+    conv: nn.Conv2d | nn.Conv3d, input: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """Return what a layer would give with another weight and bias."""
+    if isinstance(conv, _PointwiseConv2d | _PointwiseConv3d):
+        return pointwise_conv(input, weight, bias)
+    if isinstance(conv, _DepthwiseConv3d):
+        return depthwise_conv(input, weight, bias, stride=conv.stride[0])
+    function = F.conv3d if weight.ndim == 5 else F.conv2d
+    padding = [size // 2 for size in weight.shape[2:]]
+    return function(input, weight, bias, conv.stride, padding, groups=conv.groups)
 
 
 _POINTWISE: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: _PointwiseConv2d, 3: _PointwiseConv3d}
@@ -55,7 +93,10 @@ def make_pointwise(
 
 
 class ConvNormAct(nn.Module):
-    """Convolution without a bias, norm, activation; depthwise where asked."""
+    """Convolution without a bias, norm, activation; depthwise where asked.
+
+    In evaluation mode batch normalisation is folded into the convolution.
+    """
 
     def __init__(
         self,
@@ -96,7 +137,17 @@ class ConvNormAct(nn.Module):
         self, input: Float[Tensor, "batch in_channels *size"]
     ) -> Float[Tensor, "batch out_channels *coarser"]:
         """Return the activated maps."""
-        return self.activation(self.norm(self.conv(input)))
+        affine = evaluation_affine(self.norm)
+        if affine is None or is_hooked(self.conv):
+            return self.activation(self.norm(self.conv(input)))
+        weight = self.conv.weight
+        folded = weight * affine.scale.reshape(-1, *(1,) * (weight.ndim - 1))
+        shift = affine.shift.to(weight.dtype)
+        output = _convolve(self.conv, input, folded.to(weight.dtype), shift)
+        in_place = _IN_PLACE.get(type(self.activation))
+        if in_place is None or torch.is_grad_enabled() or is_hooked(self.activation):
+            return self.activation(output)
+        return in_place(output, inplace=True)
 
 
 def check_conv(

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medkit.nn._conv import ConvNormAct, check_conv
+from medkit.nn._conv import ConvNormAct, check_conv, in_fast_memory
 from medkit.nn._image import check_image
 from medkit.nn._norm import Make
 
@@ -57,8 +57,9 @@ class DepthwiseSeparableConv(nn.Module):
             input: Feature map of any size.
         """
         check_image(input, channels=self.in_channels, dims=self.spatial_dims)
-        output = self.pointwise(self.depthwise(input))
-        return input + self.drop(output) if self.has_shortcut else output
+        image = in_fast_memory(input)
+        output = self.pointwise(self.depthwise(image))
+        return image + self.drop(output) if self.has_shortcut else output
 
 
 class DepthwiseSeparableConv2D(DepthwiseSeparableConv):

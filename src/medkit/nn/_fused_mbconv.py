@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._conv import ConvNormAct, check_conv
+from medkit.nn._conv import ConvNormAct, check_conv, in_fast_memory
 from medkit.nn._image import check_image
 from medkit.nn._norm import Make
 from medkit.nn._squeeze_excite import make_squeeze_excite
@@ -70,8 +70,9 @@ class FusedMBConv(nn.Module):
             input: Feature map of any size.
         """
         check_image(input, channels=self.in_channels, dims=self.spatial_dims)
-        output = self.project(self.squeeze_excite(self.expand(input)))
-        return input + self.drop(output) if self.has_shortcut else output
+        image = in_fast_memory(input)
+        output = self.project(self.squeeze_excite(self.expand(image)))
+        return image + self.drop(output) if self.has_shortcut else output
 
 
 class FusedMBConv2D(FusedMBConv):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._conv import ConvNormAct, check_conv
+from medkit.nn._conv import ConvNormAct, check_conv, in_fast_memory
 from medkit.nn._image import check_image
 from medkit.nn._norm import Make
 from medkit.nn._squeeze_excite import make_squeeze_excite
@@ -73,8 +73,9 @@ class MBConv(nn.Module):
             input: Feature map of any size.
         """
         check_image(input, channels=self.in_channels, dims=self.spatial_dims)
-        output = self.project(self.squeeze_excite(self.depthwise(self.expand(input))))
-        return input + self.drop(output) if self.has_shortcut else output
+        image = in_fast_memory(input)
+        output = self.project(self.squeeze_excite(self.depthwise(self.expand(image))))
+        return image + self.drop(output) if self.has_shortcut else output
 
 
 class MBConv2D(MBConv):
@@ -137,7 +138,8 @@ class MBConv3D(MBConv):
     EfficientNet (some 3D programs reduce from the hidden ones, four to six times as wide); zeros
     are put at both ends of an axis, where TensorFlow and MONAI put them at the far end alone if
     the stride is 2 and the size even; ``drop`` acts only beside a shortcut. The maps are in
-    channels-last memory, and on a CPU the depthwise gradients have kernels of their own.
+    channels-last memory, on a CPU the depthwise gradients have kernels of their own, and in
+    evaluation mode batch normalisation is folded into the convolutions.
 
     Args:
         in_channels: Channels of the input.

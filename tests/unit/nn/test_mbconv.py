@@ -117,6 +117,56 @@ def test_memory_layout_of_the_input_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("name", BLOCKS)
+def test_a_folded_norm_changes_nothing(name: str) -> None:
+    """A hook on the norm makes it be called; without one it is folded into the convolution."""
+    block = settled(getattr(medkit.nn, f"{name}3D")(8, 8)).double()
+    x = torch.randn(2, 8, 4, 5, 6, dtype=torch.float64)
+    with torch.no_grad():
+        folded = block(x)
+    seen: list[nn.Module] = []
+    for module in block.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.register_forward_hook(lambda norm, *_: seen.append(norm))
+
+    assert_close(block(x), folded)
+    assert len(seen) == sum(isinstance(m, nn.BatchNorm3d) for m in block.modules())
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_hook_on_an_activation_sees_its_output(name: str) -> None:
+    block = settled(getattr(medkit.nn, f"{name}3D")(8, 8))
+    seen: list[bool] = []
+    for module in block.modules():
+        if isinstance(module, nn.SiLU | nn.ReLU):
+            module.register_forward_hook(lambda _, args, y: seen.append(bool((y != args[0]).any())))
+
+    with torch.no_grad():
+        block(torch.randn(2, 8, 4, 5, 6))
+
+    assert seen
+    assert all(seen)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_kernels_larger_than_the_image_have_finite_gradients_in_bfloat16(
+    name: str, layout: torch.memory_format
+) -> None:
+    block = settled(getattr(medkit.nn, f"{name}3D")(8, 8, kernel_size=5))
+    x = torch.randn(2, 8, 2, 3, 3).contiguous(memory_format=layout)
+    parameters = list(block.parameters())
+    wanted = torch.autograd.grad(block(x).square().sum(), parameters)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        y = block(x)
+
+    for found, expected in zip(
+        torch.autograd.grad(y.float().square().sum(), parameters), wanted, strict=True
+    ):
+        assert (found - expected).norm() < 0.1 * expected.norm()
+
+
+@pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
