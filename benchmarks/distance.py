@@ -43,6 +43,9 @@ def tasks(size: int) -> dict[str, dict[str, Callable[[], object]]]:
     ours, theirs = BoundaryLoss(), MonaiBoundaryLoss(softmax=True)
     mask = labels[:1, None] > 0
     array = mask[0, 0].numpy()
+    lesion = torch.zeros_like(labels)
+    lesion[:, size // 3 : size // 2, size // 3 : size // 2, size // 3 : size // 2] = 1
+    pair, binary = logits[:, :2], one_hot(lesion, num_classes=2)
     loss = f"boundary loss and gradient, 2x3x{size}^3"
     groups: dict[str, dict[str, Callable[[], object]]] = {
         loss: {
@@ -51,6 +54,10 @@ def tasks(size: int) -> dict[str, dict[str, Callable[[], object]]]:
                 lambda x: ours(x, labels, distance_map=maps), logits
             ),
             "MONAI": lambda: step(lambda x: theirs(x, channels), logits),
+        },
+        f"boundary loss and gradient, 2x2x{size}^3, a lesion": {
+            "medkit": lambda: step(lambda x: ours(x, lesion), pair),
+            "MONAI": lambda: step(lambda x: theirs(x, binary), pair),
         },
         f"distance inside, {size}^3": {"medkit": lambda: distance_transform(mask)},
         f"components (26), {size}^3": {
