@@ -1,4 +1,4 @@
-"""Laws of the HDF5 and NumPy readers over damaged files; h5py and NumPy are the oracles."""
+"""Laws of the readers of HDF5, NumPy, NRRD and MetaImage files over damaged files."""
 
 import io
 import subprocess
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from medkit.data import DataError, Volume, read, write, write_hdf5, write_npz
+from medkit.testing import assert_close
 from unit.data.volumes import volume
 
 V = volume(2, channels=2)
@@ -45,6 +46,11 @@ def _npy(array: np.ndarray) -> bytes:
 
 CHECKED = {suffix: _written(suffix) for suffix in (".h5", ".npz")}
 PLAIN = _npy(V.data.numpy())
+TEXT_HEADERS = {suffix: _written(suffix) for suffix in (".nrrd", ".mha")}
+VOXELS_BEGIN = {
+    ".nrrd": TEXT_HEADERS[".nrrd"].index(b"\n\n") + 2,
+    ".mha": TEXT_HEADERS[".mha"].index(b"LOCAL\n") + 6,
+}
 
 
 @st.composite
@@ -82,6 +88,30 @@ def test_a_damaged_file_is_the_original_or_refused(suffix: str, data: st.DataObj
     if v is not None:
         assert torch.equal(v.data, V.data)
         assert np.array_equal(v.affine, V.affine)
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(sorted(TEXT_HEADERS)), st.data())
+def test_damaged_voxels_are_the_original_or_refused(suffix: str, data: st.DataObject) -> None:
+    content, at = TEXT_HEADERS[suffix], VOXELS_BEGIN[suffix]
+    v = _read(content[:at] + data.draw(damages(content[at:])))
+
+    if v is not None:
+        assert torch.equal(v.data, V.data)
+        assert_close(v.affine.copy(), V.affine.copy(), atol=1e-9)
+
+
+@settings(max_examples=600)
+@given(st.sampled_from(sorted(TEXT_HEADERS)), st.data())
+def test_a_damaged_header_means_something_or_is_refused(suffix: str, data: st.DataObject) -> None:
+    content, at = TEXT_HEADERS[suffix], VOXELS_BEGIN[suffix]
+    try:
+        v = _read(data.draw(damages(content[:at])) + content[at:])
+    except OSError:  # the header now names a data file that is not there
+        return
+    if v is not None:
+        assert v.data.numel() <= V.data.numel() * 4
+        assert np.isfinite(v.affine).all()
 
 
 @settings(max_examples=400)
@@ -129,7 +159,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     start = time.perf_counter()
     try:
         read(path)
-    except DataError:
+    except (DataError, OSError):
         pass
     assert time.perf_counter() - start < 2, path
 print("survived")
@@ -142,7 +172,12 @@ def test_damage_never_costs_a_gibibyte_or_two_seconds(tmp_path: Path) -> None:
     zeros = Volume(torch.zeros(1, 64, 64, 64, dtype=torch.int16), np.eye(4))
     write_hdf5(zeros, tmp_path / "zeros.h5", chunk=16)
     write_npz(zeros, tmp_path / "zeros.npz", compress=True)
-    files = [*CHECKED.values(), PLAIN, *(p.read_bytes() for p in tmp_path.iterdir())]
+    files = [
+        *CHECKED.values(),
+        *TEXT_HEADERS.values(),
+        PLAIN,
+        *(p.read_bytes() for p in tmp_path.iterdir()),
+    ]
     with h5py.File(tmp_path / "bomb.h5", "w") as file:
         file.create_dataset("x", (2**12, 2**12, 2**7), "u1", chunks=(1, 2**12, 2**7), compression=9)
     for number in range(300):

@@ -17,9 +17,11 @@ from medkit.data._feature import Feature
 from medkit.data._hdf5 import read_hdf5, write_hdf5
 from medkit.data._hdf5_reader import HDF5Reader
 from medkit.data._limits import Limits
+from medkit.data._mha import read_mha, write_mha
 from medkit.data._nifti import read_nifti, write_nifti
 from medkit.data._notice import Notice
 from medkit.data._npy import read_npy, read_npz, write_npz
+from medkit.data._nrrd import read_nrrd, write_nrrd
 from medkit.data._open import LazyVolume, open  # noqa: A004  the name of the contract
 from medkit.data._patch_samplers import ForegroundPatchSampler, UniformPatchSampler
 from medkit.data._patches import PatchDataset
@@ -55,13 +57,17 @@ __all__ = [
     "parse_example",
     "read",
     "read_hdf5",
+    "read_mha",
     "read_nifti",
     "read_npy",
     "read_npz",
+    "read_nrrd",
     "read_tfrecord",
     "write",
     "write_hdf5",
+    "write_mha",
     "write_nifti",
     "write_npz",
+    "write_nrrd",
     "write_tfrecord",
 ]

@@ -8,10 +8,13 @@ from medkit._core import check
 from medkit.data._errors import FormatError
 from medkit.data._hdf5 import HDF5_MAGIC, read_hdf5, write_hdf5
 from medkit.data._limits import Limits
+from medkit.data._mha import is_mha, read_mha, write_mha
 from medkit.data._nifti import read_nifti, write_nifti
 from medkit.data._nifti_header import HEADER_BYTES, is_nifti
 from medkit.data._npy import NPZ_MAGIC, read_npy, read_npz, write_npz
 from medkit.data._npy_header import NPY_MAGIC
+from medkit.data._nrrd import read_nrrd, write_nrrd
+from medkit.data._nrrd_header import NRRD_MAGIC
 from medkit.data._source import open_source
 from medkit.data._volume import Volume
 
@@ -40,6 +43,8 @@ _FORMATS = (
     _Format("HDF5", _begins_with(HDF5_MAGIC), read_hdf5),
     _Format("npy", _begins_with(NPY_MAGIC), read_npy),
     _Format("npz", _begins_with(NPZ_MAGIC), read_npz),
+    _Format("NRRD", _begins_with(NRRD_MAGIC), read_nrrd),
+    _Format("MetaImage", is_mha, read_mha),
     _Format("NIfTI", is_nifti, read_nifti),
 )
 _WRITERS: dict[str, Callable[[Volume, str | os.PathLike[str]], None]] = {
@@ -48,6 +53,8 @@ _WRITERS: dict[str, Callable[[Volume, str | os.PathLike[str]], None]] = {
     ".h5": write_hdf5,
     ".hdf5": write_hdf5,
     ".npz": write_npz,
+    ".nrrd": write_nrrd,
+    ".mha": write_mha,
 }
 
 
@@ -58,7 +65,7 @@ def read(
 
     The first bytes decide which reader is used, not the name, and no second reader is tried after
     one has recognized the file: :func:`read_nifti`, :func:`read_hdf5`, :func:`read_npy`,
-    :func:`read_npz`.
+    :func:`read_npz`, :func:`read_nrrd`, :func:`read_mha`.
 
     Args:
         path: The file.
@@ -101,7 +108,8 @@ def read(
 def write(volume: Volume, path: str | os.PathLike[str]) -> None:
     """Write a volume in the format that the name ends in.
 
-    ``.nii`` and ``.nii.gz`` are NIfTI, ``.h5`` and ``.hdf5`` HDF5, ``.npz`` NumPy archives.
+    ``.nii`` and ``.nii.gz`` are NIfTI, ``.h5`` and ``.hdf5`` HDF5, ``.npz`` NumPy archives;
+    ``.nrrd`` and ``.mha`` are what ITK and 3D Slicer call so.
     The file appears whole or not at all, and other programs read the same voxels at the same
     places. Options of a format are options of its own writer, e.g. :func:`write_nifti`.
 

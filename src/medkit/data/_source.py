@@ -201,5 +201,5 @@ def _left_over(path: str, what: str) -> FormatError:
         path=path,
         field="the last voxel",
         value=f"{what} after it",
-        remedy="The header's dim or datatype may be wrong; verify=False reads what it declares.",
+        remedy="The sizes or the type in the header may be wrong; verify=False believes them.",
     )
