@@ -14,8 +14,8 @@ else:
 CPU_ELEMENTS = 2**19
 """Two megabytes of float32: a few of them fit in a second-level cache."""
 
-PIECE_ELEMENTS = 2**20
-"""Four megabytes of float32: two of them fit in a third-level cache, and calls cost little."""
+PIECE_ELEMENTS = 2**18
+"""A megabyte of float32: the few that a pass works in fit in a cache, and calls cost little."""
 
 DEVICE_ELEMENTS = 2**26
 """A quarter of a gigabyte of float32: few launches, bounded memory."""
