@@ -2,7 +2,7 @@
 
 from medkit._core.keyed_random import sample_rng
 
-from ._agreement import is_main
+from ._agreement import gather_objects, is_main
 from ._amp import AmpPolicy
 from ._batch_sampler import ResumableBatchSampler, SampleIndex, eval_indices
 from ._batch_size import BatchSizeReport, BatchSizeTrial, find_batch_size
@@ -12,6 +12,7 @@ from ._checkpoint_blocks import checkpoint_blocks
 from ._checkpoint_folder import CheckpointReport
 from ._cyclic_schedules import OneCycle, TriangularCycles, WarmupCosineRestarts
 from ._determinism import DeterminismReport, determinism_report
+from ._distributed import DistInfo, SumMetrics, init_distributed, sum_across, unwrap, wrap_model
 from ._early_stopping import EarlyStopping
 from ._ema import ModelEma
 from ._fit import FitResult, Metric, evaluate, fit
@@ -44,6 +45,7 @@ __all__ = [
     "CheckpointManager",
     "CheckpointReport",
     "DeterminismReport",
+    "DistInfo",
     "EarlyStopping",
     "FitResult",
     "FreezeReport",
@@ -65,6 +67,7 @@ __all__ = [
     "StepInfo",
     "Stepper",
     "StopSignal",
+    "SumMetrics",
     "TensorBoardLogger",
     "Throughput",
     "TriangularCycles",
@@ -81,6 +84,8 @@ __all__ = [
     "fit",
     "fork_rng",
     "freeze",
+    "gather_objects",
+    "init_distributed",
     "is_main",
     "load_weights",
     "make_loader",
@@ -92,5 +97,8 @@ __all__ = [
     "scaled_lr",
     "seed_everything",
     "set_rng_state",
+    "sum_across",
     "unfreeze",
+    "unwrap",
+    "wrap_model",
 ]

@@ -1,7 +1,15 @@
 """One answer for all processes of a run, so that none steps or stops alone."""
 
+import pickle
+from collections.abc import Callable
+from typing import TypeVar, cast
+
 import torch
 from torch import distributed
+
+from medkit._core import check
+
+Result = TypeVar("Result")
 
 
 def any_process(flag: bool) -> bool:
@@ -43,6 +51,65 @@ def is_main() -> bool:
         True
     """
     return not in_several_processes() or distributed.get_rank() == 0
+
+
+def place_among(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Return rank and number of processes, asked of torch.distributed where not given."""
+    grouped = in_several_processes()
+    if world_size is None:
+        world_size = distributed.get_world_size() if grouped else 1
+    if rank is None:
+        rank = distributed.get_rank() if grouped else 0
+    check.integer("world_size", world_size, minimum=1)
+    if check.integer("rank", rank, minimum=0) >= world_size:
+        raise check.fail("rank", f"below world_size ({world_size})", rank)
+    return rank, world_size
+
+
+def from_main(work: Callable[[], Result]) -> Result:
+    """Let the first process work while the others wait; all get its result, or all its error."""
+    if not in_several_processes():
+        return work()
+    outcome: list[object] = [None, None]
+    if is_main():
+        try:
+            outcome[0] = work()
+        except Exception as error:  # noqa: BLE001  whatever it is, the others must not wait for ever
+            outcome[1] = _portable(error)
+    distributed.broadcast_object_list(outcome, src=0)
+    if isinstance(outcome[1], Exception):
+        raise outcome[1]
+    return cast("Result", outcome[0])
+
+
+def gather_objects(value: Result) -> list[Result]:
+    """Return the values of all processes, in the order of their ranks.
+
+    Args:
+        value: Anything that can be pickled, e.g. a metric of :mod:`medkit.metrics` to merge.
+
+    Returns:
+        One value for each process.
+
+    Example:
+        >>> from medkit.train import gather_objects
+        >>> gather_objects("alone")
+        ['alone']
+    """
+    if not in_several_processes():
+        return [value]
+    values = cast("list[Result]", [None] * distributed.get_world_size())
+    distributed.all_gather_object(values, value)  # pyright: ignore[reportUnknownMemberType]  untyped
+    return values
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error that can go to other processes, itself if it can."""
+    try:
+        pickle.dumps(error)
+    except Exception:  # noqa: BLE001  an error of a third party may hold anything
+        return RuntimeError(f"process 0 failed: {type(error).__name__}: {error}")
+    return error
 
 
 def _device() -> torch.device:

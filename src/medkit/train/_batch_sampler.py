@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from torch import distributed
 from torch.utils.data import Sampler
 
 from medkit._core import check
 from medkit._core.keyed_random import sample_rng
 
-from ._agreement import in_several_processes
+from ._agreement import place_among
 
 _ORDER = 1  # stream of the order; samples have stream 0
 Order = Callable[[int, np.random.Generator], "np.ndarray[Any, np.dtype[Any]]"]
@@ -187,16 +186,3 @@ def eval_indices(
     """
     rank, world_size = place_among(rank, world_size)
     return range(rank, check.integer("num_samples", num_samples, minimum=0), world_size)
-
-
-def place_among(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Return rank and number of processes, asked of torch.distributed where not given."""
-    grouped = in_several_processes()
-    if world_size is None:
-        world_size = distributed.get_world_size() if grouped else 1
-    if rank is None:
-        rank = distributed.get_rank() if grouped else 0
-    check.integer("world_size", world_size, minimum=1)
-    if check.integer("rank", rank, minimum=0) >= world_size:
-        raise check.fail("rank", f"below world_size ({world_size})", rank)
-    return rank, world_size

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from medkit._core import check
 
-from ._agreement import in_several_processes
+from ._agreement import from_main, gather_objects, is_main, place_among
 from ._checked import CheckpointError, Json, read_checked, write_checked
 from ._checkpoint_folder import (
     META,
@@ -33,6 +33,7 @@ from ._checkpoint_folder import (
 )
 from ._commit import remove_leftovers, replacing, sync_folder, temporary_name
 from ._early_stopping import Mode
+from ._loader import ResumableLoader
 from ._seeding import rng_state, set_rng_state
 from ._stateful import Stateful
 from ._weights import load_weights, write_weights
@@ -48,6 +49,12 @@ class CheckpointManager:
     older ones deleted. Nothing is ever written into a finished checkpoint. Loading executes
     nothing. The folder must lie on a file system with atomic renames, which object stores are not.
 
+    In a run of several processes every one makes the manager and calls its methods; the first one
+    writes, and all go on or all raise. States are those of the first process, which are the same
+    everywhere with ``DistributedDataParallel``; the random state and the place in a
+    :class:`ResumableLoader` are kept for each. All must see the folder. Shards (FSDP2) are not
+    gathered.
+
     Args:
         root: Folder of one run; made if needed.
         keep_last: Newest checkpoints that are kept.
@@ -60,7 +67,6 @@ class CheckpointManager:
 
     Raises:
         ValueError: If an option is out of range, or ``root`` was ranked by another metric.
-        RuntimeError: In a run of several processes, whose states it would not hold.
 
     Example:
         >>> import tempfile, torch
@@ -86,8 +92,6 @@ class CheckpointManager:
         fsync: bool = True,
     ) -> None:
         check.one_of("mode", mode, ("min", "max"))
-        if in_several_processes():
-            raise RuntimeError("checkpoints hold runs of one process; save_weights on one of them")
         self.root: Path = Path(root)
         self.keep_last: int = check.integer("keep_last", keep_last, minimum=1)
         self.keep_best: int = check.integer("keep_best", keep_best, minimum=0)
@@ -102,24 +106,19 @@ class CheckpointManager:
         self.every_minutes: float | None = every_minutes
         self._objects: dict[str, Stateful] = {}
         self._saved_at = time.monotonic()
-        self.root.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.root)
-        for path in self._folders():
-            ranked_by = read_meta(path).get("ranked_by")
-            if ranked_by not in (None, [metric, mode]):
-                raise check.fail("metric and mode", f"{ranked_by}, as in {path}", [metric, mode])
+        from_main(self._open)
 
     def register(self, objects: Mapping[str, Stateful]) -> None:
         """Add objects whose state is saved and restored.
 
         Args:
-            objects: By name; a module named "model" gets a weight file of its own. The name "rng"
-                is taken by the global random state.
+            objects: By name; a module named "model" gets a weight file of its own. The names "rng"
+                and "ranks" are taken by the random states.
 
         Raises:
             ValueError: If a name is taken.
         """
-        if taken := set(objects) & {*self._objects, "rng"}:
+        if taken := set(objects) & {*self._objects, "rng", "ranks"}:
             raise check.fail("objects", "of new names", ", ".join(sorted(taken)))
         self._objects.update(objects)
 
@@ -134,8 +133,10 @@ class CheckpointManager:
         """
         if self.every_steps is not None and step % self.every_steps == 0:
             return True
-        minutes = (time.monotonic() - self._saved_at) / 60
-        return self.every_minutes is not None and minutes >= self.every_minutes
+        if self.every_minutes is None:
+            return False
+        limit = self.every_minutes
+        return from_main(lambda: (time.monotonic() - self._saved_at) / 60 >= limit)
 
     def save(
         self,
@@ -158,22 +159,10 @@ class CheckpointManager:
             OSError: If it cannot be written; all older checkpoints are then as they were.
             ValueError: If ``root`` holds a later step.
         """
-        folders = self._folders()
-        if folders and order(folders[-1])[0] > step:
-            raise check.fail("step", f"no earlier than {folders[-1].name} in {self.root}", step)
-        path = self._free_name(check.integer("step", step, minimum=0))
-        temporary = temporary_name(path)
-        try:
-            temporary.mkdir()
-            self._write(temporary, step, metric, dict(extra or {}))
-            temporary.rename(path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        if self.fsync:
-            sync_folder(self.root)
+        own = {name: self._objects[name].state_dict() for name in self._per_process()}
+        ranks = gather_objects({**own, "rng": rng_state()})
+        path = from_main(lambda: self._save(step, metric, dict(extra or {}), ranks[1:]))
         self._saved_at = time.monotonic()
-        self._prune()
         return path
 
     def latest(self) -> Path | None:
@@ -183,14 +172,7 @@ class CheckpointManager:
             Its folder, or None if there is none. A damaged one is passed over with a warning that
             says why.
         """
-        for path in reversed(self._folders()):
-            problems = self.verify(path).problems
-            if not problems:
-                return path
-            warnings.warn(
-                f"passed over {path}: {'; '.join(problems)}", RuntimeWarning, stacklevel=2
-            )
-        return None
+        return from_main(self._latest)
 
     def best(self) -> Path | None:
         """Return the checkpoint with the best metric.
@@ -198,8 +180,7 @@ class CheckpointManager:
         Returns:
             Its folder, or None if none was ranked.
         """
-        ranked = self._ranking()
-        return ranked[0] if ranked else None
+        return from_main(lambda: next(iter(self._ranking()), None))
 
     def verify(self, path: str | Path) -> CheckpointReport:
         """Read every byte of a checkpoint and compare sizes and checksums.
@@ -232,19 +213,70 @@ class CheckpointManager:
             FileNotFoundError: If there is no checkpoint.
             CheckpointError: If it is damaged, or does not fit; for "latest", if all are damaged.
         """
-        found = self._find(path)
-        report = self.verify(found)
-        if report.problems:
-            raise CheckpointError(f"{found} is damaged: {'; '.join(report.problems)}")
+        found, step = from_main(lambda: self._whole(path))
         states = cast("dict[str, Mapping[str, object]]", read_checked(found / STATE).value)
         random_states = cast("dict[str, dict[str, Tensor]]", states.pop("rng"))
+        ranks = cast("list[dict[str, Mapping[str, object]]]", states.pop("ranks", []))
+        rank, _ = place_among(None, None)
+        if 0 < rank <= len(ranks):
+            own = ranks[rank - 1]
+            random_states["0"] = cast("dict[str, Tensor]", own.pop("rng"))
+            states.update(own)
         self._load(found, states, strict=strict)
         if path == "latest":
-            self._set_aside_later(found)
+            from_main(lambda: self._set_aside_later(found))
         self._saved_at = time.monotonic()
-        warn_of_other_machine(read_meta(found))
+        if is_main():
+            warn_of_other_machine(read_meta(found))
         set_rng_state(random_states["0"])
-        return report.step
+        return step
+
+    def _open(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.root)
+        for path in self._folders():
+            ranked_by = read_meta(path).get("ranked_by")
+            ours: list[Json] = [self.metric, self.mode]
+            if ranked_by not in (None, ours):
+                raise check.fail("metric and mode", f"{ranked_by}, as in {path}", ours)
+
+    def _per_process(self) -> list[str]:
+        """Return the names of the objects whose state is not the same in all processes."""
+        return [n for n, o in self._objects.items() if isinstance(o, ResumableLoader)]
+
+    def _save(
+        self,
+        step: int,
+        metric: float | None,
+        extra: dict[str, Json],
+        ranks: Sequence[Mapping[str, object]],
+    ) -> Path:
+        folders = self._folders()
+        if folders and order(folders[-1])[0] > step:
+            raise check.fail("step", f"no earlier than {folders[-1].name} in {self.root}", step)
+        path = self._free_name(check.integer("step", step, minimum=0))
+        temporary = temporary_name(path)
+        try:
+            temporary.mkdir()
+            self._write(temporary, step, metric, extra, ranks)
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        if self.fsync:
+            sync_folder(self.root)
+        self._prune()
+        return path
+
+    def _latest(self) -> Path | None:
+        for path in reversed(self._folders()):
+            problems = self.verify(path).problems
+            if not problems:
+                return path
+            warnings.warn(
+                f"passed over {path}: {'; '.join(problems)}", RuntimeWarning, stacklevel=3
+            )
+        return None
 
     def _folders(self) -> list[Path]:
         return sorted((p for p in self.root.iterdir() if NAME.fullmatch(p.name)), key=order)
@@ -252,18 +284,34 @@ class CheckpointManager:
     def _find(self, path: str | Path) -> Path:
         if path not in {"latest", "best"}:
             return Path(path)
-        if found := self.latest() if path == "latest" else self.best():
+        ranked = self._ranking()
+        if found := self._latest() if path == "latest" else next(iter(ranked), None):
             return found
         if path == "latest" and self._folders():
             raise CheckpointError(f"every checkpoint in {self.root} is damaged")
         raise FileNotFoundError(f"{self.root} holds no checkpoint to call {path}")
+
+    def _whole(self, path: str | Path) -> tuple[Path, int]:
+        """Return the folder that is meant and its step, after reading every byte of it."""
+        found = self._find(path)
+        report = self.verify(found)
+        if report.problems:
+            raise CheckpointError(f"{found} is damaged: {'; '.join(report.problems)}")
+        return found, report.step
 
     def _free_name(self, step: int) -> Path:
         first = self.root / f"step_{step:09d}"
         again = (first.with_name(f"{first.name}-{count}") for count in itertools.count(1))
         return next(path for path in itertools.chain([first], again) if not path.exists())
 
-    def _write(self, folder: Path, step: int, metric: float | None, extra: dict[str, Json]) -> None:
+    def _write(
+        self,
+        folder: Path,
+        step: int,
+        metric: float | None,
+        extra: dict[str, Json],
+        ranks: Sequence[Mapping[str, object]],
+    ) -> None:
         model = self._objects.get("model")
         states = {n: o.state_dict() for n, o in self._objects.items() if n != "model"}
         weights: Mapping[str, object] = {} if model is None else model.state_dict()
@@ -274,7 +322,8 @@ class CheckpointManager:
                 write_weights(stream, cast("Mapping[str, Tensor]", weights))
             files[WEIGHTS] = {"size": stream.size, "crc32": stream.crc32}
         with replacing(folder / STATE, fsync=self.fsync) as stream:
-            write_checked(stream, {**states, "rng": {"0": rng_state()}})
+            others = {"ranks": list(ranks)} if ranks else {}
+            write_checked(stream, {**states, **others, "rng": {"0": rng_state()}})
         files[STATE] = {"size": stream.size, "crc32": stream.crc32}
         ranked = metric is not None and math.isfinite(metric)
         meta: dict[str, Json] = {

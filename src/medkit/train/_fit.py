@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from medkit._core import check
 
+from ._agreement import from_main, is_main
 from ._checkpoint import CheckpointManager
 from ._early_stopping import EarlyStopping
 from ._history import History
@@ -105,7 +106,7 @@ def fit(
         early_stopping: Watches one of the numbers; None runs all epochs.
         resume: Whether to go on from the latest checkpoint, if there is one.
         keys: Names of the input and the target in a batch.
-        progress: Whether to show a progress bar; None shows it on a terminal.
+        progress: Whether to show a progress bar, in the first process; None shows it on a terminal.
 
     Returns:
         The history and why it ended. The model holds the last weights, not the best;
@@ -138,6 +139,7 @@ def fit(
     initial = data.epoch * (data.per_epoch or 0) + data.done
     device = next(model.parameters()).device
     shown: dict[str, float] = {}
+    progress = progress if is_main() else False
     with StopSignal() as stop, Progress(total, initial=initial, show=progress) as bar:
         while data.epoch < epochs and not (_is_over(early_stopping) or stop.requested()):
             epoch = data.epoch
@@ -261,7 +263,7 @@ def _finish(
     checkpoints: CheckpointManager | None,
 ) -> FitResult:
     if checkpoints is not None:
-        history.save(checkpoints.root / "history.csv")
+        from_main(lambda: history.save(checkpoints.root / "history.csv"))
     if not unfinished:
         return FitResult(history, "finished")
     return FitResult(history, "early" if _is_over(early_stopping) else "signal")

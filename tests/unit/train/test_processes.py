@@ -1,6 +1,7 @@
 """Two processes step together, skip together and stop together."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, distributed
 
-from medkit.train import CheckpointManager, _agreement
+from medkit.train import _agreement
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -59,8 +60,25 @@ def test_both_stop_when_one_is_asked_to(found: list[dict[str, Any]]) -> None:
     assert [result["stopped"] for result in found] == [[False, True, True]] * 2
 
 
-def test_checkpoints_refuse_what_they_would_not_hold(found: list[dict[str, Any]]) -> None:
-    assert [result["refused"] for result in found] == [True, True]
+def test_one_checkpoint_holds_both_and_each_gets_its_own_random_state(
+    found: list[dict[str, Any]],
+) -> None:
+    assert [result["restored"] for result in found] == [True, True]
+    assert found[0]["drawn"] != found[1]["drawn"]
+
+
+def test_both_hear_why_the_first_could_not_save(found: list[dict[str, Any]]) -> None:
+    assert "No space left" in found[0]["refused"]
+    assert found[1]["refused"] == found[0]["refused"]
+
+
+def test_sums_over_unequal_shares_are_exact(found: list[dict[str, Any]]) -> None:
+    numbers = [0.1 * i for i in range(7)]
+    for result in found:
+        sums = result["sums"]
+        assert (sums["cases"], sums["voxels"], sums["only"]) == (7, 7 * 2**53 + 21, 5)
+        assert sums["loss"] == pytest.approx(math.fsum(numbers), rel=1e-15)
+    assert found[0]["sums"] == found[1]["sums"]
 
 
 @pytest.fixture
@@ -81,12 +99,10 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     return reduced
 
 
-def test_one_vote_is_enough_and_means_are_over_all(pair: list[Tensor], tmp_path: Path) -> None:
+def test_one_vote_is_enough_and_means_are_over_all(pair: list[Tensor]) -> None:
     assert _agreement.any_process(False)
     assert _agreement.mean_over_processes(4.0) == 2.5
     assert [tensor.device.type for tensor in pair] == ["cpu", "cpu"]
-    with pytest.raises(RuntimeError, match="hold runs of one process"):
-        CheckpointManager(tmp_path)
 
 
 def test_nccl_votes_on_the_gpu(pair: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,15 +6,26 @@ Run as ``two_processes.py <rank> <folder>``; writes a JSON object with what it f
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from medkit.train import CheckpointManager, ModelEma, Stepper, StopSignal
+from medkit.train import (
+    CheckpointManager,
+    ModelEma,
+    ResumableLoader,
+    Stepper,
+    StopSignal,
+    SumMetrics,
+    eval_indices,
+    wrap_model,
+)
 
 SAMPLES, MICRO, ACCUMULATE = 20, 2, 2  # of each process: 5 micro-batches, windows of 2, 2 and 1
 
@@ -129,6 +140,46 @@ def stopped(rank: int) -> list[bool]:
     return answers
 
 
+def sums() -> dict[str, float]:
+    """Each counts its share of seven cases; one of them has a name of its own."""
+    found = SumMetrics()
+    for index in eval_indices(7):
+        loss = torch.tensor(0.1 * index, dtype=torch.float64)
+        found.add({"cases": 1, "voxels": torch.tensor(2**53 + index), "loss": loss})
+        if index == 5:
+            found.add({"only": 5})
+    return found.reduce()  # type: ignore[return-value]
+
+
+def saved(rank: int, folder: Path) -> dict[str, object]:
+    """Save together, disturb everything, go back; then let the disk of the first be full."""
+    model = wrap_model(make())
+    torch.manual_seed(rank)
+    loader = ResumableLoader(range(4))
+    checkpoints = CheckpointManager(folder / "run")
+    checkpoints.register({"model": model, "data": loader})
+    next(iter(loader))
+    path = checkpoints.save(1)
+    drawn = torch.rand(2).tolist()
+    weights = [p.detach().clone() for p in model.parameters()]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    step = checkpoints.restore()
+    same = all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
+    state = loader.state_dict()["start"]
+    own = torch.equal(state["torch"], torch.Generator().manual_seed(rank).get_state())  # type: ignore[index]
+    again = torch.rand(2).tolist()
+    shutil.disk_usage = lambda _: SimpleNamespace(free=0)  # type: ignore[assignment, return-value]
+    try:
+        checkpoints.save(2)
+        refused = ""
+    except OSError as error:
+        refused = str(error)
+    restored = step == 1 and same and own and again == drawn and checkpoints.latest() == path
+    return {"restored": restored, "drawn": drawn, "refused": refused}
+
+
 def main() -> None:
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
@@ -136,11 +187,6 @@ def main() -> None:
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
     )
     x = torch.randn(SAMPLES, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    try:
-        CheckpointManager(folder / "run")
-        refused = False
-    except RuntimeError:
-        refused = True
     found = {
         "together": together(rank, x),
         "sharded": sharded(rank, x),
@@ -148,7 +194,8 @@ def main() -> None:
         "weighted": weighted(rank, x),
         "skipped": skipped(rank, x),
         "stopped": stopped(rank),
-        "refused": refused,
+        "sums": sums(),
+        **saved(rank, folder),
     }
     distributed.barrier()
     distributed.destroy_process_group()

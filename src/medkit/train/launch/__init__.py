@@ -1,0 +1,1 @@
+"""``python -m medkit.train.launch``: torchrun, whose restarts can be relied on."""
