@@ -99,15 +99,17 @@ def test_no_dropout_position_means_no_dropout() -> None:
 
 def test_coordinates_are_not_rounded_under_autocast() -> None:
     model = CoordinateMLP(width=16, depth=1, dropout_after=(), activation=nn.Identity)
-    x = torch.tensor([[0.9, 0.9, 0.9], [0.9005, 0.9, 0.9]])  # one number in bfloat16
+    x = torch.tensor([[0.9, 0.9, 0.9], [0.899, 0.9, 0.9]])  # one point in bfloat16
+    assert torch.equal(*x.bfloat16())
+    seen: list[torch.Tensor] = []
+    model.network[0].register_forward_hook(lambda *call: seen.append(call[-1]))
 
     with torch.autocast("cpu", torch.bfloat16):
-        hidden = model.network[0].register_forward_hook
-        seen: list[torch.Tensor] = []
-        hidden(lambda *call: seen.append(call[-1]))
         model(x)
 
-    assert_close(seen[0], x @ model.network[0].weight.T + model.network[0].bias)
+    expected = x @ model.network[0].weight.T + model.network[0].bias
+    assert seen[0].dtype is torch.float32
+    assert_close(seen[0], expected, atol=1e-6)
     assert not torch.equal(seen[0][0], seen[0][1])
 
 
