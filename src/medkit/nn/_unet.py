@@ -59,7 +59,7 @@ class UNet(nn.Module):
         layers = Layers(
             dims,
             INSTANCE_NORM[dims] if norm is None else norm,
-            partial(nn.LeakyReLU, SLOPE) if activation is None else activation,
+            partial(nn.LeakyReLU, SLOPE, inplace=True) if activation is None else activation,
             check.fraction("dropout", dropout, below_one=True),
             {"device": device, "dtype": dtype},
         )
