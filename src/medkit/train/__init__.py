@@ -23,6 +23,7 @@ from ._keras_adamw import KerasAdamW
 from ._loader import ResumableLoader
 from ._memory import memory_stats
 from ._progress import Progress
+from ._run import Run
 from ._schedules import WarmupCosine, WarmupPoly, scaled_lr
 from ._seeded_dataset import SeededDataset, make_loader
 from ._seeding import fork_rng, rng_state, seed_everything, set_rng_state
@@ -61,6 +62,7 @@ __all__ = [
     "Progress",
     "ResumableBatchSampler",
     "ResumableLoader",
+    "Run",
     "SampleIndex",
     "SeededDataset",
     "Stateful",

@@ -1,7 +1,6 @@
 """Training and evaluation written with the public parts only: read it, copy it, change it."""
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Literal, NamedTuple, Protocol, SupportsFloat, TypeVar, cast, runtime_checkable
 
 import torch
@@ -15,6 +14,7 @@ from ._early_stopping import EarlyStopping
 from ._history import History
 from ._loader import ResumableLoader
 from ._progress import Progress
+from ._resuming import begin
 from ._seeding import fork_rng
 from ._stateful import Stateful
 from ._stepper import Stepper
@@ -134,7 +134,7 @@ def fit(
     parts |= {"data": data, "history": history}
     if early_stopping is not None:
         parts["early_stopping"] = early_stopping
-    _begin(checkpoints, parts, resume=resume)
+    begin(checkpoints, parts, resume=resume)
     total = None if data.per_epoch is None else data.per_epoch * epochs
     initial = data.epoch * (data.per_epoch or 0) + data.done
     device = next(model.parameters()).device
@@ -227,22 +227,6 @@ def evaluate(
         for module, training in modes:
             module.training = training
     return _numbers(results, score)
-
-
-def _begin(
-    checkpoints: CheckpointManager | None, parts: Mapping[str, Stateful], *, resume: bool
-) -> None:
-    """Go on from the latest checkpoint where asked; refuse to mix two runs in one folder."""
-    if checkpoints is None:
-        if resume:
-            raise check.fail("checkpoints", "given to resume", checkpoints)
-        return
-    checkpoints.register(parts)
-    if resume:
-        with suppress(FileNotFoundError):
-            checkpoints.restore()
-    elif checkpoints.latest() is not None:
-        raise check.fail("resume", f"True to go on with the run in {checkpoints.root}", resume)
 
 
 def _check(model: nn.Module, stepper: Stepper, data: ResumableLoader[Batch]) -> None:
