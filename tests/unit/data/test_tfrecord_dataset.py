@@ -165,6 +165,19 @@ def test_an_index_of_another_file_is_not_believed(tmp_path: Path) -> None:
     assert _numbers(TFRecordDataset([path], NUMBER)) == [0, 1, 2]
 
 
+def test_an_index_of_the_same_size_is_not_believed_after_a_rewrite(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    schema = {"text": Feature(name="text", dtype="str")}
+    records = [build_example({"text": "short"}), build_example({"text": "a much longer text"})]
+    write_tfrecord(records, path)
+    TFRecordDataset([path], schema, store_index=True)
+    write_tfrecord(reversed(records), path)
+    os.utime(path, ns=(1, 1))
+
+    texts = [item["text"] for item in TFRecordDataset([path], schema)]
+    assert texts == ["a much longer text", "short"]
+
+
 def test_a_forged_index_cannot_give_another_record(tmp_path: Path) -> None:
     path = tmp_path / "a.tfrecord"
     write_tfrecord((build_example({"number": k}) for k in range(4)), path)
