@@ -34,6 +34,7 @@ class _LikeAlbumentations(Protocol):
     def set_random_seed(self, seed: int) -> object: ...
 
 
+@runtime_checkable
 class Indexed(Protocol[Item_co]):
     """What a dataset must have: items by number, and a length."""
 

@@ -36,12 +36,14 @@ class Logger(Protocol):
         ...
 
 
+@runtime_checkable
 class _Writer(Protocol):
     def add_scalar(self, name: str, value: float, step: int) -> object: ...
 
     def close(self) -> object: ...
 
 
+@runtime_checkable
 class _Run(Protocol):
     def log(self, values: dict[str, float], *, step: int) -> object: ...
 

@@ -78,6 +78,7 @@ def test_sums_are_exact_and_start_anew() -> None:
     assert sums.reduce() == {}
 
 
+@pytest.mark.usefixtures("unhooked")
 def test_options_are_checked() -> None:
     with pytest.raises(ValueError, match="backend must be one of"):
         init_distributed(backend="mpi")  # type: ignore[arg-type]

@@ -190,6 +190,7 @@ def test_wandb_keeps_the_numbers_offline(tmp_path: Path, monkeypatch: pytest.Mon
         assert time.monotonic() < deadline, "the loss has not come into the file"
 
 
+@pytest.mark.usefixtures("unhooked")
 def test_names_that_are_taken_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="values must be named other than step"):
         CSVLogger(tmp_path / "log").log({"step": 1.0}, step=1)
