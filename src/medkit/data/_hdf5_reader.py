@@ -3,13 +3,12 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from torch import Tensor
 
 from medkit._core import check
 from medkit._core.hdf5 import Hdf5File, Stored, open_hdf5
-from medkit.data._errors import FormatError
+from medkit.data._file_state import changed, file_state
 from medkit.data._hdf5 import array_name
 from medkit.data._limits import Limits
 from medkit.data._stored import to_tensor
@@ -58,7 +57,7 @@ class HDF5Reader:
         self.path: str = os.fspath(path)
         self._limits = limits or Limits()
         self._open: tuple[int, ExitStack, Hdf5File] | None = None
-        self._state = _state(self.path)
+        self._state = file_state(self.path)
         self._arrays: dict[str, Stored] = self._file().arrays
         self.names: tuple[str, ...] = tuple(
             sorted(name for name, stored in self._arrays.items() if stored.dtype.kind in "biufc")
@@ -155,14 +154,8 @@ class HDF5Reader:
         """Return the file as opened by this process; another one's handle is left to it."""
         if self._open is not None and self._open[0] == os.getpid():
             return self._open[2]
-        if _state(self.path) != self._state:
-            raise FormatError(
-                "as it was when the reader was made",
-                path=self.path,
-                field="HDF5 file",
-                value="another size or time of change",
-                remedy="It was written anew; make the reader again.",
-            )
+        if file_state(self.path) != self._state:
+            raise changed(self.path)
         stack = ExitStack()
         file = stack.enter_context(open_hdf5(self.path))
         self._open = (os.getpid(), stack, file)
@@ -184,8 +177,3 @@ def box(
         if check.integer("start", a) < 0 or check.integer("size", length) < 1 or a + length > n:
             raise check.fail("start and size", f"a box inside {shape}", f"{start} and {size}")
     return tuple(slice(int(a), int(a + length)) for a, length in zip(first, extent, strict=True))
-
-
-def _state(path: str) -> tuple[int, int]:
-    status = Path(path).stat()
-    return status.st_size, status.st_mtime_ns

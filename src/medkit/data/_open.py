@@ -5,7 +5,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import FileIO
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -17,6 +16,7 @@ from medkit._core import check
 from medkit._core.hdf5 import open_hdf5
 from medkit.data._array_shape import check_shape
 from medkit.data._errors import FormatError
+from medkit.data._file_state import changed, file_state
 from medkit.data._hdf5 import HDF5_MAGIC, array_name, geometry
 from medkit.data._hdf5_reader import HDF5Reader
 from medkit.data._limits import Limits
@@ -153,14 +153,8 @@ class _MappedRegions:
     limits: Limits
 
     def read_box(self, start: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
-        if _state(self.path) != self.state:
-            raise FormatError(
-                "as it was when it was opened",
-                path=self.path,
-                field="file",
-                value="another size or time of change",
-                remedy="It was written anew; open it again.",
-            )
+        if file_state(self.path) != self.state:
+            raise changed(self.path)
         dtype, shape, fortran_order = self.header
         nbytes = math.prod(size) * tensor_dtype(dtype).itemsize
         check_payload(nbytes, nbytes, self.path, self.limits)
@@ -227,7 +221,7 @@ def _open_hdf5(path: str, name: str | None, limits: Limits) -> LazyVolume:
 
 
 def _open_npy(path: str, limits: Limits) -> LazyVolume:
-    state = _state(path)
+    state = file_state(path)
     with FileIO(path, "r") as file:
         source = PlainSource(file, path)
         header, offset = read_npy_header(source)
@@ -242,8 +236,3 @@ def _open_npy(path: str, limits: Limits) -> LazyVolume:
 
 def _nothing() -> Tensor:
     return torch.zeros(1, 1, 1, 1)
-
-
-def _state(path: str) -> tuple[int, int]:
-    status = Path(path).stat()
-    return status.st_size, status.st_mtime_ns

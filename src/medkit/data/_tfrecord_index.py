@@ -13,6 +13,7 @@ import numpy.typing as npt
 from medkit.data._atomic import atomic_file
 from medkit.data._crc32c import crc32c
 from medkit.data._errors import FormatError
+from medkit.data._file_state import changed, file_state
 from medkit.data._limits import Limits
 from medkit.data._source import PlainSource
 from medkit.data._tfrecord import (
@@ -49,16 +50,16 @@ class TFRecordIndex:
         start, stop = (int(offset) for offset in self.offsets[number : number + 2])
         where = f"record {number}"
         with FileIO(self.path, "r") as file:
-            if _state(file) != (self.size, self.mtime_ns):
-                raise _changed(self.path, "another size or time of change")
+            if file_state(file.fileno()) != (self.size, self.mtime_ns):
+                raise changed(self.path)
             frame = np.empty(stop - start, np.uint8)
             file.seek(start)
             got = PlainSource(file, self.path).fill(frame.data)
         if got < len(frame):
-            raise _changed(self.path, "a smaller size")
+            raise changed(self.path, "a smaller size")
         length = declared_length(frame[:HEAD], self.path, where, verify=verify)
         if length + FRAME != len(frame):
-            raise _changed(self.path, f"a length of {length} where it was {len(frame) - FRAME}")
+            raise changed(self.path, f"a length of {length} where it was {len(frame) - FRAME}")
         return check_record(frame, self.path, where, verify=verify)
 
 
@@ -71,7 +72,7 @@ def open_index(
     """
     name = os.fspath(path)
     with FileIO(name, "r") as file:
-        state = _state(file)
+        state = file_state(file.fileno())
         index = _load(name, *state)
         if index is None:
             source = record_source(file, name, verify=verify)
@@ -141,18 +142,3 @@ def _store(index: TFRecordIndex) -> None:
     crc = crc32c(np.frombuffer(body, np.uint8)).to_bytes(_CRC_BYTES, "little")
     with suppress(PermissionError), atomic_file(index.path + INDEX_SUFFIX) as file:
         file.write(body + crc)
-
-
-def _state(file: FileIO) -> tuple[int, int]:
-    status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns
-
-
-def _changed(path: str, found: str) -> FormatError:
-    return FormatError(
-        "as it was when it was indexed",
-        path=path,
-        field="TFRecord file",
-        value=found,
-        remedy="It was written anew; build the dataset again.",
-    )

@@ -344,7 +344,7 @@ def test_a_closed_reader_opens_again_and_a_changed_file_is_an_error(big: Path) -
     reader.close()
     write_hdf5(volume(), big)
 
-    with pytest.raises(FormatError, match="make the reader again"):
+    with pytest.raises(FormatError, match="open it again"):
         reader.read("image")
 
 

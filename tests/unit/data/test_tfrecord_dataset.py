@@ -192,7 +192,7 @@ def test_a_forged_index_cannot_give_another_record(tmp_path: Path) -> None:
     index_module._store(forged)
     dataset = TFRecordDataset([path], NUMBER)
 
-    with pytest.raises(FormatError, match="as it was when it was indexed"):
+    with pytest.raises(FormatError, match="as it was when it was opened"):
         dataset[0]
 
 
