@@ -35,6 +35,7 @@ from ._commit import remove_leftovers, replacing, sync_folder, temporary_name
 from ._early_stopping import Mode
 from ._loader import ResumableLoader
 from ._seeding import rng_state, set_rng_state
+from ._sharded import is_sharded
 from ._stateful import Stateful
 from ._weights import load_weights, write_weights
 
@@ -52,8 +53,7 @@ class CheckpointManager:
     In a run of several processes every one makes the manager and calls its methods; the first one
     writes, and all go on or all raise. States are those of the first process, which are the same
     everywhere with ``DistributedDataParallel``; the random state and the place in a
-    :class:`ResumableLoader` are kept for each. All must see the folder. Shards (FSDP2) are not
-    gathered.
+    :class:`ResumableLoader` are kept for each. All must see the folder. Shards (FSDP2) are refused.
 
     Args:
         root: Folder of one run; made if needed.
@@ -116,10 +116,13 @@ class CheckpointManager:
                 and "ranks" are taken by the random states.
 
         Raises:
-            ValueError: If a name is taken.
+            ValueError: If a name is taken, or a model is cut between processes (FSDP2).
         """
         if taken := set(objects) & {*self._objects, "rng", "ranks"}:
             raise check.fail("objects", "of new names", ", ".join(sorted(taken)))
+        for name, thing in objects.items():
+            if isinstance(thing, nn.Module) and any(map(is_sharded, thing.parameters())):
+                raise check.fail(name, "a model of whole tensors", "shards (FSDP2)")
         self._objects.update(objects)
 
     def due(self, step: int) -> bool:

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, Protocol, TypeVar, cast, runtime_checkable
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +18,13 @@ from ._agreement import any_process, mean_over_processes
 from ._amp import AmpMode, AmpPolicy
 from ._ema import ModelEma
 from ._nonfinite import spoiled_buffers, worst_gradients
+from ._sharded import Sharded
 from ._stateful import Stateful
 from ._step_info import StepInfo
 from ._window import Window, gradient_exchange, is_shared, windows
 
 Batch = TypeVar("Batch")
 _COUNTERS = ("num_steps", "num_skipped", "skips_in_a_row")
-
-
-@runtime_checkable
-class _Sharded(Protocol):
-    """A DTensor: a number that FSDP2 holds in parts."""
-
-    def full_tensor(self) -> Tensor: ...
 
 
 class Stepper:
@@ -294,7 +288,7 @@ class Stepper:
         if shared not in (0.0, 1.0):
             torch._foreach_div_(gradients, shared)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]  no public one
         norm = get_total_norm(gradients)
-        if self._shared and isinstance(norm, _Sharded):
+        if self._shared and isinstance(norm, Sharded):
             norm = norm.full_tensor()
         if len(losses) == 1 and total:
             return losses[0], norm

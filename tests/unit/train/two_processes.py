@@ -61,7 +61,7 @@ def together(rank: int, x: Tensor) -> float:
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
-def sharded(rank: int, x: Tensor) -> float:
+def sharded(rank: int, x: Tensor, folder: Path) -> float:
     """The same as ``together``, with every parameter cut between the processes (FSDP2)."""
     from torch.distributed.fsdp import fully_shard
 
@@ -76,6 +76,12 @@ def sharded(rank: int, x: Tensor) -> float:
     for batch in x.split(2 * MICRO * ACCUMULATE):
         stepper.backward(loss_of(alone, batch))
         stepper.step()
+    try:
+        CheckpointManager(folder / "shards").register({"model": model})
+    except ValueError as error:
+        assert "a model of whole tensors; got shards" in str(error)  # noqa: PT017  no pytest here
+    else:
+        raise AssertionError("shards were not refused")
     pairs = zip(model.parameters(), alone.parameters(), strict=True)
     return max(float((a.full_tensor() - b).abs().max()) for a, b in pairs)  # type: ignore[attr-defined]
 
@@ -189,7 +195,7 @@ def main() -> None:
     x = torch.randn(SAMPLES, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     found = {
         "together": together(rank, x),
-        "sharded": sharded(rank, x),
+        "sharded": sharded(rank, x, folder),
         "averaged": averaged_shards(x),
         "weighted": weighted(rank, x),
         "skipped": skipped(rank, x),
