@@ -16,8 +16,10 @@ NPY_MAGIC = b"\x93NUMPY"
 _LENGTH_BYTES = {1: 2, 2: 4, 3: 4}
 _LONGEST = 10_000  # characters; NumPy's own limit
 _ITEM = re.compile(
-    r"'(descr|fortran_order|shape)'\s*:\s*('[^']*'|True|False|\([0-9, \tL]*\))\s*(?:,|(?=\}))\s*"
+    r"'(descr|fortran_order|shape)'[ \t]*:[ \t]*('[^']*'|True|False|\([0-9, \tL]*\))"
+    r"[ \t]*(?:,|(?=\}))[ \t]*"
 )
+_SIZE = re.compile("0|[1-9][0-9]*")
 _MOST_AXES = 32
 
 
@@ -64,10 +66,10 @@ def parse_npy_header(text: bytes, path: str) -> NpyHeader:
 
 def _items(text: bytes, path: str) -> dict[str, str]:
     """Return the items of the dict as they are written, each key once."""
-    body = text.decode("latin-1").strip()
+    body = text.decode("latin-1").strip(" \t\n")
     items: dict[str, str] = {}
     if body[:1] == "{" and body[-1:] == "}":
-        at = len(body) - len(body[1:].lstrip())
+        at = len(body) - len(body[1:].lstrip(" \t"))
         while at < len(body) - 1:
             found = _ITEM.match(body, at)
             if found is None or found[1] in items:
@@ -97,7 +99,7 @@ def _shape(text: str, path: str) -> tuple[int, ...]:
     parts = [part.strip().removesuffix("L") for part in text.strip("()").split(",")]
     if parts[-1] == "":
         parts.pop()
-    if text[0] != "(" or not all(part.isdigit() for part in parts) or len(parts) > _MOST_AXES:
+    if text[0] != "(" or not all(map(_SIZE.fullmatch, parts)) or len(parts) > _MOST_AXES:
         raise _wrong(path, "shape", f"a tuple of up to {_MOST_AXES} sizes", text[:80])
     if any(len(part) > 20 for part in parts):
         raise _wrong(path, "shape", "sizes below 2^63", text[:80])
