@@ -1,5 +1,6 @@
 """Distances between the surfaces of two masks."""
 
+import math
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Literal, NamedTuple, Protocol, cast
@@ -29,16 +30,23 @@ class SurfaceDistances(NamedTuple):
 
 
 class _Tree(Protocol):
-    def query(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+    def query(
+        self, x: np.ndarray, *, distance_upper_bound: float
+    ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 def surface_distances(
-    prediction: np.ndarray, target: np.ndarray, spacing: Sequence[float], surface: Surface
+    prediction: np.ndarray,
+    target: np.ndarray,
+    spacing: Sequence[float],
+    surface: Surface,
+    *,
+    limit: float = math.inf,
 ) -> SurfaceDistances:
     """Return the distances between the surfaces of two boolean masks that are not empty.
 
     The nearest element is found in a k-d tree of the surfaces alone, so the time is that of the
-    surfaces and not of the volume.
+    surfaces and not of the volume; nothing lies outside of the arrays, which are best cropped.
 
     Args:
         prediction: Predicted mask.
@@ -46,28 +54,32 @@ def surface_distances(
         spacing: Edges of a voxel in mm.
         surface: Voxels of the mask with a neighbour outside of it, each counting one, or surfels:
             cubes of eight voxels that the surface passes through, each counting its area.
+        limit: Distance in mm beyond which a distance may be returned as infinite.
     """
-    box = _box(prediction | target)
-    places: list[np.ndarray] = []
+    flat: list[np.ndarray] = []
     sizes: list[np.ndarray] = []
-    for mask in (prediction[box], target[box]):
+    for mask in (prediction, target):
         index, size = _elements(mask, spacing, surface)
-        places.append(index * np.asarray(spacing, dtype=float))
+        flat.append(index)
         sizes.append(size)
-    to_target, to_prediction = _nearest(*places), _nearest(*reversed(places))
+    shape = [n + (surface == "surfel") for n in target.shape]
+    axes = (np.unravel_index(index, shape) for index in flat)
+    places = [np.stack(each, axis=-1) * np.asarray(spacing, dtype=float) for each in axes]
+    to_target, to_prediction = _nearest(*places, limit), _nearest(*reversed(places), limit)
     return SurfaceDistances(to_target, to_prediction, *sizes)
 
 
 def _elements(
     mask: np.ndarray, spacing: Sequence[float], surface: Surface
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the index of each element of a surface and its size."""
+    """Return the flat index of each element of a surface and its size."""
     if surface == "voxel":
-        index = np.argwhere(_edge(mask))
+        index = np.flatnonzero(_edge(mask))
         return index, np.ones(len(index))
-    codes = cube_codes(mask)
-    index = np.argwhere((codes > 0) & (codes < 2 ** (2**mask.ndim) - 1))
-    return index, element_sizes(tuple(map(float, spacing)))[codes[tuple(index.T)]]
+    codes = cube_codes(mask).ravel()
+    full = 2 ** (2**mask.ndim) - 1
+    index = np.flatnonzero((codes > 0) & (codes < full))
+    return index, element_sizes(tuple(map(float, spacing)))[codes[index]]
 
 
 def _edge(mask: np.ndarray) -> np.ndarray:
@@ -82,17 +94,9 @@ def _edge(mask: np.ndarray) -> np.ndarray:
     return mask & ~deep
 
 
-def _nearest(places: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the distance of each place to the nearest of the others."""
-    tree = cast("Callable[[np.ndarray], _Tree]", import_module("scipy.spatial").cKDTree)(others)
-    return tree.query(places)[0]
-
-
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    """Return the smallest box that holds a mask."""
-    box: list[slice] = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        inside = np.flatnonzero(np.any(mask, axis=others))
-        box.append(slice(int(inside[0]), int(inside[-1]) + 1))
-    return tuple(box)
+def _nearest(places: np.ndarray, others: np.ndarray, limit: float) -> np.ndarray:
+    """Return the distance of each place to the nearest of the others, infinite beyond a limit."""
+    grow = cast("Callable[..., _Tree]", import_module("scipy.spatial").cKDTree)
+    tree = grow(others, balanced_tree=False, compact_nodes=False)
+    # the tree excludes the bound itself
+    return tree.query(places, distance_upper_bound=limit * (1 + 1e-6) + 1e-6)[0]

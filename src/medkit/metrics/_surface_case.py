@@ -11,6 +11,7 @@ from torch import Tensor
 
 from medkit._core import check
 from medkit.metrics._accumulator import Accumulator, Options
+from medkit.metrics._boxes import class_boxes, joint_box, mask_box
 from medkit.metrics._overlap_score import as_scores, stack_counts
 from medkit.metrics._scores import Scores
 from medkit.metrics._surface import SURFACES, Surface, SurfaceDistances, surface_distances
@@ -31,6 +32,7 @@ def score_surfaces(
     spacing: Spacing,
     surface: Surface,
     worst: float | None,
+    limit: float = math.inf,
 ) -> Scores:
     """Return a formula of the surface distances of each case and class.
 
@@ -45,6 +47,7 @@ def score_surfaces(
         spacing: Edges of a voxel in mm.
         surface: What the surface is made of.
         worst: Value of a structure missed or invented; None is the diagonal of the image.
+        limit: Distance in mm beyond which the formula does not tell distances apart.
     """
     check.one_of("surface", surface, SURFACES)
     overlap = hard_overlap(
@@ -59,15 +62,17 @@ def score_surfaces(
     if worst is None:
         worst = math.hypot(*(n * s for n, s in zip(size, edges, strict=True)))
     values = torch.full(counts.shape[:2], worst, dtype=torch.float64)
-    classes = counts.shape[1]
     counted = _counted(target, size, ignore_index, mask)
     for row in range(len(values)):
-        for column, p, t in _masks(prediction[row], target[row], classes, size):
-            if not column and not include_background:
-                continue
-            kept = True if counted is None else counted[row]
-            if (p & kept).any() and (t & kept).any():
-                distances = surface_distances(p & kept, t & kept, edges, surface)
+        kept = None if counted is None else counted[row]
+        arrays = (each[row].cpu().numpy() for each in (prediction, target))
+        if target.dtype == torch.bool:
+            pairs = _masks(*arrays, kept)
+        else:
+            pairs = _classes(*(each.reshape(size) for each in arrays), kept, counts.shape[1])
+        for column, p, t in pairs:
+            if column or include_background:
+                distances = surface_distances(p, t, edges, surface, limit=limit)
                 values[row, column] = formula(distances, column)
     return as_scores(counts.cpu(), values, include_background=include_background)
 
@@ -84,15 +89,30 @@ def _spatial(prediction: Tensor, target: Tensor) -> tuple[int, ...]:
 
 
 def _masks(
-    prediction: Tensor, target: Tensor, classes: int, size: tuple[int, ...]
+    prediction: np.ndarray, target: np.ndarray, kept: np.ndarray | None
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield each class of a case with its two masks."""
-    p, t = prediction.cpu().numpy(), target.cpu().numpy()
-    if target.dtype == torch.bool:
-        yield from ((c, p[c], t[c]) for c in range(classes))
-    else:
-        p, t = p.reshape(size), t.reshape(size)
-        yield from ((c, p == c, t == c) for c in range(classes))
+    """Yield each channel with its two masks, where both have voxels, cropped to them."""
+    for column, (p, t) in enumerate(zip(prediction, target, strict=True)):
+        both = [each if kept is None else each & kept for each in (p, t)]
+        boxes = [mask_box(each) for each in both]
+        if boxes[0] and boxes[1]:
+            box = joint_box(boxes[0], boxes[1])
+            yield column, both[0][box], both[1][box]
+
+
+def _classes(
+    prediction: np.ndarray, target: np.ndarray, kept: np.ndarray | None, classes: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield each class with its two masks, where both have voxels, cropped to them."""
+    both = [each if kept is None else np.where(kept, each, -1) for each in (prediction, target)]
+    boxes = [class_boxes(each, classes) for each in both]
+    for column in range(classes):
+        p, t = (
+            mask_box(e == 0) if not column else b[column] for e, b in zip(both, boxes, strict=True)
+        )
+        if p and t:
+            box = joint_box(p, t)
+            yield column, both[0][box] == column, both[1][box] == column
 
 
 def _counted(

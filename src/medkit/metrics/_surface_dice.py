@@ -95,6 +95,7 @@ def surface_dice(
         spacing=spacing,
         surface=surface,
         worst=0.0,
+        limit=max(limits, default=0.0),
     )
 
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
@@ -106,7 +107,8 @@ def _mask_overlap(
     counted = _counted(mask, (shape[0], *shape[2:]), p)
     if mask is not None:
         p, t = p & counted.unsqueeze(1), t & counted.unsqueeze(1)
-    return Overlap((p & t).sum(-1), p.sum(-1), t.sum(-1), counted.sum(-1, keepdim=True))
+    shared = (_true_counts(each) for each in (p & t, p, t))
+    return Overlap(*shared, _num_counted(counted, mask))
 
 
 def _map_overlap(
@@ -127,12 +129,9 @@ def _map_overlap(
         counted = counted & kept
     inside = torch.where(counted, prediction.reshape(batch, -1), 0)
     p, _ = class_index(inside, num_classes=num_classes, name="prediction")
-    return Overlap(
-        _class_counts(t, counted & (p == t), num_classes),
-        _class_counts(p, counted, num_classes),
-        _class_counts(t, counted, num_classes),
-        counted.sum(-1, keepdim=True),
-    )
+    matrix = _confusion(p, t, None if mask is None and kept is None else counted, num_classes)
+    voxels = matrix.sum((1, 2)).unsqueeze(1)
+    return Overlap(matrix.diagonal(dim1=1, dim2=2), matrix.sum(1), matrix.sum(2), voxels)
 
 
 def _counted(mask: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -147,6 +146,21 @@ def _counted(mask: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tenso
     return mask.reshape(like.shape[0], -1)
 
 
+def _true_counts(masks: Tensor) -> Tensor:
+    """Return how many voxels of each mask are true; NumPy counts booleans without widening them."""
+    if masks.device.type != "cpu":
+        return masks.sum(-1)
+    counts = [np.count_nonzero(mask) for mask in masks.flatten(0, 1).numpy()]
+    return torch.tensor(counts, dtype=torch.int64).view(masks.shape[:2])
+
+
+def _num_counted(counted: Tensor, mask: Tensor | None) -> Tensor:
+    """Return how many voxels count, ``(batch, 1)``."""
+    if mask is None:
+        return torch.full((len(counted), 1), counted.shape[1], device=counted.device)
+    return _true_counts(counted.unsqueeze(1))
+
+
 def _fits(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
     """Return whether two shapes are equal, up to one channel axis of size one."""
     return (
@@ -156,7 +170,9 @@ def _fits(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
     )
 
 
-def _class_counts(index: Tensor, counted: Tensor, num_classes: int) -> Tensor:
-    """Return how many counted voxels each class has, per sample."""
-    counts = torch.zeros(index.shape[0], num_classes, dtype=torch.int64, device=index.device)
-    return counts.scatter_add_(1, index, counted.to(torch.int64))
+def _confusion(p: Tensor, t: Tensor, counted: Tensor | None, num_classes: int) -> Tensor:
+    """Return how many counted voxels of each sample have each target (row) and prediction."""
+    pair = torch.add(p, t, alpha=num_classes)
+    rows = pair if counted is None else [a[c] for a, c in zip(pair, counted, strict=True)]
+    counts = [torch.bincount(row, minlength=num_classes**2) for row in rows]
+    return torch.stack(counts).view(-1, num_classes, num_classes)

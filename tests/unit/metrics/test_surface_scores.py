@@ -203,9 +203,10 @@ def test_every_definition_equals_plain_loops(shape, spacing, surface) -> None:
         for direction, expected in averages.items():
             ours = average_surface_distance(p, t, direction=direction, **options)
             assert ours.values.item() == pytest.approx(expected)
-        agreed = size_a[a <= 1].sum() + size_b[b <= 1].sum()
-        ours = surface_dice(p, t, tolerance=1.0, **options)
-        assert ours.values.item() == pytest.approx(agreed / sizes.sum())
+        for limit in (0.0, 1.0, float(a.max())):
+            agreed = size_a[a <= limit].sum() + size_b[b <= limit].sum()
+            ours = surface_dice(p, t, tolerance=limit, **options)
+            assert ours.values.item() == pytest.approx(agreed / sizes.sum())
 
 
 FUNCTIONS = [
