@@ -1,6 +1,7 @@
 """From a trained network to a prediction of a whole volume, and how far to trust it."""
 
 from medkit.inference._ensemble import Ensemble
+from medkit.inference._grad_cam import GradCAM
 from medkit.inference._slabs import Slab, sliding_window_segmentation, sliding_window_slabs
 from medkit.inference._sliding_window import sliding_window_inference
 from medkit.inference._temperature import TemperatureScaling
@@ -15,6 +16,7 @@ from medkit.inference._view import View, flip_views, turn_views
 
 __all__ = [
     "Ensemble",
+    "GradCAM",
     "PredictiveMoments",
     "Slab",
     "TemperatureScaling",
