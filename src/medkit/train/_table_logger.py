@@ -26,8 +26,8 @@ class _TableLogger(abc.ABC):
         self._begun = False
 
     @abc.abstractmethod
-    def _text(self, rows: list[Row]) -> str:
-        """Return the lines of new rows; first make the file ready for them."""
+    def _text(self, rows: list[Row]) -> tuple[str, bool]:
+        """Return the text of new rows, and whether it takes the place of the whole file."""
 
     @abc.abstractmethod
     def _parse(self, text: str) -> list[Row]:
@@ -52,7 +52,10 @@ class _TableLogger(abc.ABC):
             return
         if not self._begun:
             self._begin()
-        text = self._text([row])
+        text, whole = self._text([row])
+        if whole:
+            write_bytes(self.path, text.encode())
+            return
         with self.path.open("a", newline="") as stream:
             stream.write(text)
 
@@ -84,7 +87,7 @@ class _TableLogger(abc.ABC):
         if len(found) < rows:
             raise check.fail("rows", f"at most {len(found)}, as in {self.path}", rows)
         self._columns = []
-        write_bytes(self.path, self._text(found[:rows]).encode())
+        write_bytes(self.path, self._text(found[:rows])[0].encode())
 
     def _begin(self) -> None:
         if self.path.exists() and self.path.stat().st_size:
@@ -117,19 +120,18 @@ class CSVLogger(_TableLogger):
         ['step,loss,dice', '1,0.5,', '2,0.25,0.75']
     """
 
-    def _text(self, rows: list[Row]) -> str:
+    def _text(self, rows: list[Row]) -> tuple[str, bool]:
         columns = list(dict.fromkeys([*self._columns, *(name for row in rows for name in row)]))
         new = columns != self._columns
         if new and self._columns:
             rows = [*self._parse(self.path.read_text()), *rows]
-            write_bytes(self.path, b"")
         self._columns = columns
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerows({k: v for k, v in row.items() if math.isfinite(v)} for row in rows)
-        return text.getvalue()
+        return text.getvalue(), new
 
     def _parse(self, text: str) -> list[Row]:
         whole = text[: text.rfind("\n") + 1]
@@ -157,9 +159,9 @@ class JSONLinesLogger(_TableLogger):
         {"step": 1, "loss": 0.5}
     """
 
-    def _text(self, rows: list[Row]) -> str:
+    def _text(self, rows: list[Row]) -> tuple[str, bool]:
         clean = ({k: v if math.isfinite(v) else None for k, v in row.items()} for row in rows)
-        return "".join(json.dumps(row, allow_nan=False) + "\n" for row in clean)
+        return "".join(json.dumps(row, allow_nan=False) + "\n" for row in clean), False
 
     def _parse(self, text: str) -> list[Row]:
         whole = text[: text.rfind("\n") + 1].splitlines()

@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -107,6 +108,8 @@ def in_child(folder: Path, workers: int) -> int:
     if child == 0:
         try:
             train(folder, workers)
+        except BaseException:  # noqa: BLE001  the child must not go on in the parent
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(0 if (folder / "digest").exists() else 1)

@@ -84,6 +84,23 @@ def test_late_columns_and_missing_values_in_a_table(tmp_path: Path) -> None:
     assert log.path.read_text() == "step,loss,dice\n1,1.0,\n1,,0.5\n2,,0.75\n"
 
 
+def test_a_kill_while_a_column_is_added_loses_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = CSVLogger(tmp_path / "log.csv")
+    log.log({"loss": 1.0}, step=1)
+    before = log.path.read_bytes()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        log.log({"dice": 0.5}, step=1)
+
+    assert log.path.read_bytes() == before
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_log_of_another_run_is_not_written_over(kind: Kind, tmp_path: Path) -> None:
     _fill(kind(tmp_path / "log"), 1, 2)
