@@ -14,6 +14,8 @@ from medkit.data._errors import (
 )
 from medkit.data._example import build_example, parse_example
 from medkit.data._feature import Feature
+from medkit.data._group_batches import CompleteGroupBatchSampler
+from medkit.data._group_split import group_split
 from medkit.data._hdf5 import read_hdf5, write_hdf5
 from medkit.data._hdf5_reader import HDF5Reader
 from medkit.data._limits import Limits
@@ -35,6 +37,7 @@ __all__ = [
     "Case",
     "ChecksumError",
     "CodecMissingError",
+    "CompleteGroupBatchSampler",
     "DataError",
     "Feature",
     "ForegroundPatchSampler",
@@ -53,6 +56,7 @@ __all__ = [
     "Volume",
     "VolumeDataset",
     "build_example",
+    "group_split",
     "open",
     "parse_example",
     "read",

@@ -7,7 +7,7 @@ from typing import TypeVar, cast
 import torch
 from torch import distributed
 
-from medkit._core import check
+from medkit._core.processes import in_several_processes
 
 Result = TypeVar("Result")
 
@@ -30,15 +30,6 @@ def mean_over_processes(value: float) -> float:
     return total.item() / distributed.get_world_size()
 
 
-def in_several_processes() -> bool:
-    """Return whether this run has a process group of more than one."""
-    return (
-        distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_world_size() > 1
-    )
-
-
 def is_main() -> bool:
     """Return whether this process is the first, or alone: the one that writes and prints.
 
@@ -51,19 +42,6 @@ def is_main() -> bool:
         True
     """
     return not in_several_processes() or distributed.get_rank() == 0
-
-
-def place_among(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Return rank and number of processes, asked of torch.distributed where not given."""
-    grouped = in_several_processes()
-    if world_size is None:
-        world_size = distributed.get_world_size() if grouped else 1
-    if rank is None:
-        rank = distributed.get_rank() if grouped else 0
-    check.integer("world_size", world_size, minimum=1)
-    if check.integer("rank", rank, minimum=0) >= world_size:
-        raise check.fail("rank", f"below world_size ({world_size})", rank)
-    return rank, world_size
 
 
 def from_main(work: Callable[[], Result]) -> Result:

@@ -8,8 +8,7 @@ from torch.utils.data import Sampler
 
 from medkit._core import check
 from medkit._core.keyed_random import sample_rng
-
-from ._agreement import place_among
+from medkit._core.processes import place_among
 
 _ORDER = 1  # stream of the order; samples have stream 0
 Order = Callable[[int, np.random.Generator], "np.ndarray[Any, np.dtype[Any]]"]

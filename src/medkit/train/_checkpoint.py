@@ -14,8 +14,9 @@ from typing import Literal, cast
 from torch import Tensor, nn
 
 from medkit._core import check
+from medkit._core.processes import place_among
 
-from ._agreement import from_main, gather_objects, is_main, place_among
+from ._agreement import from_main, gather_objects, is_main
 from ._checked import CheckpointError, Json, read_checked, write_checked
 from ._checkpoint_folder import (
     META,

@@ -10,8 +10,9 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medkit._core import check
+from medkit._core.processes import in_several_processes
 
-from ._agreement import gather_objects, in_several_processes
+from ._agreement import gather_objects
 
 Number = int | float | Tensor
 
