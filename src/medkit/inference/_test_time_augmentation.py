@@ -71,9 +71,9 @@ def test_time_augmentation(
 
 def views_for(inputs: Tensor, views: Sequence[View] | None) -> Sequence[View]:
     """Return the views of the caller, or all flips of the spatial axes."""
-    if inputs.ndim < 3:
-        raise check.fail("inputs", "(batch, channel, *spatial)", f"shape {tuple(inputs.shape)}")
     if views is None:
+        if inputs.ndim < 3:
+            raise check.fail("inputs", "(batch, channel, *spatial)", f"shape {tuple(inputs.shape)}")
         return flip_views(range(inputs.ndim - 2))
     if not len(views):
         raise check.fail("views", "at least one view", views)

@@ -223,6 +223,19 @@ def test_memory_does_not_grow_with_the_number_of_draws() -> None:
     assert living(12) == living(3)
 
 
+def test_points_without_spatial_axes_are_predicted_in_chunks() -> None:
+    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1))
+    points = torch.rand(100, 3)
+
+    def by_chunks(network: nn.Module, x: Tensor) -> Tensor:
+        return torch.cat([network(chunk) for chunk in x.split(30)])
+
+    result = mc_dropout(points, network, num_samples=5, predictor=by_chunks, activation="sigmoid")
+
+    assert result.mean.shape == result.mutual_information.shape == (100, 1)
+    assert result.variance.mean() > 0
+
+
 def test_views_and_draws_are_combined() -> None:
     calls = []
 
