@@ -65,7 +65,8 @@ def surface_distances(
     shape = [n + (surface == "surfel") for n in target.shape]
     axes = (np.unravel_index(index, shape) for index in flat)
     places = [np.stack(each, axis=-1) * np.asarray(spacing, dtype=float) for each in axes]
-    to_target, to_prediction = _nearest(*places, limit), _nearest(*reversed(places), limit)
+    to_target = _nearest(places[0], places[1], limit)
+    to_prediction = _nearest(places[1], places[0], limit)
     return SurfaceDistances(to_target, to_prediction, *sizes)
 
 

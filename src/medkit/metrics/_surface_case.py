@@ -65,14 +65,14 @@ def score_surfaces(
     counted = _counted(target, size, ignore_index, mask)
     for row in range(len(values)):
         kept = None if counted is None else counted[row]
-        arrays = (each[row].cpu().numpy() for each in (prediction, target))
+        p, t = prediction[row].cpu().numpy(), target[row].cpu().numpy()
         if target.dtype == torch.bool:
-            pairs = _masks(*arrays, kept)
+            pairs = _masks(p, t, kept)
         else:
-            pairs = _classes(*(each.reshape(size) for each in arrays), kept, counts.shape[1])
-        for column, p, t in pairs:
+            pairs = _classes(p.reshape(size), t.reshape(size), kept, counts.shape[1])
+        for column, predicted, true in pairs:
             if column or include_background:
-                distances = surface_distances(p, t, edges, surface, limit=limit)
+                distances = surface_distances(predicted, true, edges, surface, limit=limit)
                 values[row, column] = formula(distances, column)
     return as_scores(counts.cpu(), values, include_background=include_background)
 
@@ -139,7 +139,7 @@ class SurfaceScore(Accumulator):
         surface: What the surface is made of.
     """
 
-    perfect = 0.0
+    perfect: float = 0.0
 
     def __init__(
         self,

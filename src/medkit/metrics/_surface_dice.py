@@ -127,7 +127,7 @@ class SurfaceDice(SurfaceScore):
         Radiotherapy", Journal of Medical Internet Research 23, 2021; see ``surface_dice``.
     """
 
-    perfect = 1.0
+    perfect: float = 1.0
 
     def __init__(
         self,

@@ -107,8 +107,8 @@ def _mask_overlap(
     counted = _counted(mask, (shape[0], *shape[2:]), p)
     if mask is not None:
         p, t = p & counted.unsqueeze(1), t & counted.unsqueeze(1)
-    shared = (_true_counts(each) for each in (p & t, p, t))
-    return Overlap(*shared, _num_counted(counted, mask))
+    voxels = _num_counted(counted, mask)
+    return Overlap(_true_counts(p & t), _true_counts(p), _true_counts(t), voxels)
 
 
 def _map_overlap(

@@ -8,12 +8,27 @@ import numpy as np
 import pytest
 import torch
 
-from medkit.metrics import DiceScore, IoUScore, dice_score, iou_score
+from medkit.metrics import (
+    DiceScore,
+    IoUScore,
+    PrecisionScore,
+    RecallScore,
+    dice_score,
+    iou_score,
+    precision_score,
+    recall_score,
+)
 from medkit.testing import assert_close
 from unit.losses.refusals import refuses
 
 KINDS = pytest.mark.parametrize(
-    ("score", "accumulator"), [(dice_score, DiceScore), (iou_score, IoUScore)]
+    ("score", "accumulator"),
+    [
+        (dice_score, DiceScore),
+        (iou_score, IoUScore),
+        (precision_score, PrecisionScore),
+        (recall_score, RecallScore),
+    ],
 )
 
 
@@ -21,6 +36,8 @@ def ratio(score: object, intersection: int, predicted: int, target: int) -> floa
     """Return the textbook value."""
     if score is dice_score:
         return 2 * intersection / (predicted + target)
+    if score in (precision_score, recall_score):
+        return intersection / max(predicted if score is precision_score else target, 1)
     return intersection / (predicted + target - intersection)
 
 
@@ -200,7 +217,7 @@ def test_only_its_like_can_be_merged(score, accumulator) -> None:
     metric = accumulator(4)
 
     with refuses("other"):
-        metric.merge({DiceScore: IoUScore, IoUScore: DiceScore}[accumulator](4))
+        metric.merge((IoUScore if accumulator is DiceScore else DiceScore)(4))
     with refuses("other"):
         metric.merge(accumulator(3))
     with refuses("other"):
