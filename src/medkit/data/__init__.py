@@ -1,6 +1,8 @@
 """Volumes, readers, writers, datasets and samplers."""
 
 from medkit.data._dataset import Case, VolumeDataset
+from medkit.data._dicom import read_dicom
+from medkit.data._dicom_series import DicomSeries, scan
 from medkit.data._errors import (
     AmbiguousSeriesError,
     ChecksumError,
@@ -39,6 +41,7 @@ __all__ = [
     "CodecMissingError",
     "CompleteGroupBatchSampler",
     "DataError",
+    "DicomSeries",
     "Feature",
     "ForegroundPatchSampler",
     "FormatError",
@@ -60,6 +63,7 @@ __all__ = [
     "open",
     "parse_example",
     "read",
+    "read_dicom",
     "read_hdf5",
     "read_mha",
     "read_nifti",
@@ -67,6 +71,7 @@ __all__ = [
     "read_npz",
     "read_nrrd",
     "read_tfrecord",
+    "scan",
     "write",
     "write_hdf5",
     "write_mha",

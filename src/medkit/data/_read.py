@@ -2,9 +2,12 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from medkit._core import check
+from medkit.data._dicom import read_dicom
+from medkit.data._dicom_file import is_dicom
 from medkit.data._errors import FormatError
 from medkit.data._hdf5 import HDF5_MAGIC, read_hdf5, write_hdf5
 from medkit.data._limits import Limits
@@ -45,6 +48,7 @@ _FORMATS = (
     _Format("npz", _begins_with(NPZ_MAGIC), read_npz),
     _Format("NRRD", _begins_with(NRRD_MAGIC), read_nrrd),
     _Format("MetaImage", is_mha, read_mha),
+    _Format("DICOM", is_dicom, read_dicom),
     _Format("NIfTI", is_nifti, read_nifti),
 )
 _WRITERS: dict[str, Callable[[Volume, str | os.PathLike[str]], None]] = {
@@ -65,10 +69,11 @@ def read(
 
     The first bytes decide which reader is used, not the name, and no second reader is tried after
     one has recognized the file: :func:`read_nifti`, :func:`read_hdf5`, :func:`read_npy`,
-    :func:`read_npz`, :func:`read_nrrd`, :func:`read_mha`.
+    :func:`read_npz`, :func:`read_nrrd`, :func:`read_mha`, :func:`read_dicom`. A folder is one of
+    DICOM files.
 
     Args:
-        path: The file.
+        path: The file, or a folder with one DICOM image.
         limits: Largest sizes to accept; None means ``Limits()``.
         verify: Check every checksum and length in the file. False saves little time, and **a
             damaged file can then give wrong voxels.**
@@ -90,6 +95,8 @@ def read(
         ...     read(f"{folder}/zeros.nii.gz").shape
         (1, 2, 3, 4)
     """
+    if Path(path).is_dir():
+        return read_dicom(path, limits=limits, verify=verify)
     with open_source(path, verify=verify) as source:
         head = source.peek(HEADER_BYTES)
     for known in _FORMATS:

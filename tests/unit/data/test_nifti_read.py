@@ -133,8 +133,8 @@ def test_a_missing_file_is_an_ordinary_error(tmp_path: Path) -> None:
         read(tmp_path / "nothing.nii")
 
 
-def test_a_folder_is_an_ordinary_error(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError):
+def test_a_folder_without_dicom_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="folder must be one with a DICOM image"):
         read(tmp_path)
 
 
