@@ -1,7 +1,9 @@
 """From a trained network to a prediction of a whole volume, and how far to trust it."""
 
+from medkit.inference._chain import Chain
 from medkit.inference._ensemble import Ensemble
 from medkit.inference._grad_cam import GradCAM
+from medkit.inference._regions import Region, list_regions
 from medkit.inference._slabs import Slab, sliding_window_segmentation, sliding_window_slabs
 from medkit.inference._sliding_window import sliding_window_inference
 from medkit.inference._temperature import TemperatureScaling
@@ -15,14 +17,17 @@ from medkit.inference._uncertainty import (
 from medkit.inference._view import View, flip_views, turn_views
 
 __all__ = [
+    "Chain",
     "Ensemble",
     "GradCAM",
     "PredictiveMoments",
+    "Region",
     "Slab",
     "TemperatureScaling",
     "Uncertainty",
     "View",
     "flip_views",
+    "list_regions",
     "mc_dropout",
     "predictive_uncertainty",
     "sliding_window_inference",

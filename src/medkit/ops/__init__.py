@@ -13,6 +13,12 @@ from medkit.ops._affine import (
     transform_points,
     translate_affine,
 )
+from medkit.ops._binary_morphology import (
+    binary_closing,
+    binary_dilation,
+    binary_erosion,
+    binary_opening,
+)
 from medkit.ops._boundary import boundaries_to_mask, mask_to_boundaries, rescale_boundaries
 from medkit.ops._components import (
     connected_components,
@@ -21,6 +27,7 @@ from medkit.ops._components import (
     remove_small_components,
 )
 from medkit.ops._distance import distance_transform
+from medkit.ops._hysteresis import hysteresis_threshold
 from medkit.ops._layer_decoding import boundaries_from_probabilities
 from medkit.ops._layout import channels_first, channels_last
 from medkit.ops._map_error import map_error
@@ -32,6 +39,7 @@ from medkit.ops._resample import resample, resample_to_grid
 from medkit.ops._scatter import GroupExtrema, scatter_max, scatter_mean, scatter_min, scatter_sum
 from medkit.ops._segment import segment_mean, segment_sum
 from medkit.ops._soft_skeleton import soft_skeletonize
+from medkit.ops._structuring_element import ball_element, box_element, cylinder_element
 from medkit.ops._voxel_scan import VoxelScan, voxel_scan
 from medkit.ops._window import gaussian_importance, patch_grid
 
@@ -45,18 +53,26 @@ __all__ = [
     "affine_shear",
     "affine_spacing",
     "axes_towards",
+    "ball_element",
+    "binary_closing",
+    "binary_dilation",
+    "binary_erosion",
+    "binary_opening",
     "boundaries_from_probabilities",
     "boundaries_to_mask",
+    "box_element",
     "channels_first",
     "channels_last",
     "class_index",
     "connected_components",
     "corner_indices",
+    "cylinder_element",
     "distance_transform",
     "fill_holes",
     "flip_affine",
     "gaussian_importance",
     "hard_overlap",
+    "hysteresis_threshold",
     "keep_largest_component",
     "map_error",
     "mask_to_boundaries",
