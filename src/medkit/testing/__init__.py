@@ -2,6 +2,7 @@
 
 from medkit.testing._check_loss import check_loss, loss_laws, loss_report
 from medkit.testing._check_module import check_module, module_laws, module_report
+from medkit.testing._check_transform import check_transform, transform_laws, transform_report
 from medkit.testing._close import assert_close
 from medkit.testing._contract import ContractError, Report, Verdict
 
@@ -12,8 +13,11 @@ __all__ = [
     "assert_close",
     "check_loss",
     "check_module",
+    "check_transform",
     "loss_laws",
     "loss_report",
     "module_laws",
     "module_report",
+    "transform_laws",
+    "transform_report",
 ]

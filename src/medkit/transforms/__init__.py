@@ -1,3 +1,107 @@
-"""Transforms of images, labels and their geometry."""
+"""Transforms of samples: images, labels and their geometry, repeatable and invertible."""
 
-__all__: list[str] = []
+from medkit.transforms._affine import RandomAffine, RandomElastic
+from medkit.transforms._bias_field import apply_bias_field, num_bias_coefficients
+from medkit.transforms._compose import Apply, Compose, OneOf, RandomApply, apply_to_batch
+from medkit.transforms._crops import (
+    CropForeground,
+    Pad,
+    PadOrCrop,
+    RandomSpatialCrop,
+    SpatialCrop,
+)
+from medkit.transforms._grids import Resize, Spacing
+from medkit.transforms._intensity import (
+    adjust_contrast,
+    adjust_gamma,
+    gaussian_blur,
+    normalize_intensity,
+    normalize_percentiles,
+    scale_intensity_range,
+    simulate_low_resolution,
+    window_intensity,
+)
+from medkit.transforms._mixing import RandomCutOut, mixup
+from medkit.transforms._moves import (
+    Flip,
+    Orientation,
+    RandomD4,
+    RandomFlip,
+    RandomRotate90,
+    Rotate90,
+)
+from medkit.transforms._normalize import (
+    NormalizeIntensity,
+    NormalizePercentiles,
+    ReplaceNonFinite,
+    ScaleIntensityRange,
+    ShiftIntensity,
+    WindowIntensity,
+)
+from medkit.transforms._random_intensity import (
+    RandomBiasField,
+    RandomBrightness,
+    RandomContrast,
+    RandomGamma,
+    RandomGaussianBlur,
+    RandomGaussianNoise,
+    RandomLowResolution,
+    RandomShiftIntensity,
+)
+from medkit.transforms._rotate import RandomRotate, Rotate
+from medkit.transforms._transform import Applied, Transform
+from medkit.transforms._warp import Warp
+
+__all__ = [
+    "Applied",
+    "Apply",
+    "Compose",
+    "CropForeground",
+    "Flip",
+    "NormalizeIntensity",
+    "NormalizePercentiles",
+    "OneOf",
+    "Orientation",
+    "Pad",
+    "PadOrCrop",
+    "RandomAffine",
+    "RandomApply",
+    "RandomBiasField",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomCutOut",
+    "RandomD4",
+    "RandomElastic",
+    "RandomFlip",
+    "RandomGamma",
+    "RandomGaussianBlur",
+    "RandomGaussianNoise",
+    "RandomLowResolution",
+    "RandomRotate",
+    "RandomRotate90",
+    "RandomShiftIntensity",
+    "RandomSpatialCrop",
+    "ReplaceNonFinite",
+    "Resize",
+    "Rotate",
+    "Rotate90",
+    "ScaleIntensityRange",
+    "ShiftIntensity",
+    "Spacing",
+    "SpatialCrop",
+    "Transform",
+    "Warp",
+    "WindowIntensity",
+    "adjust_contrast",
+    "adjust_gamma",
+    "apply_bias_field",
+    "apply_to_batch",
+    "gaussian_blur",
+    "mixup",
+    "normalize_intensity",
+    "normalize_percentiles",
+    "num_bias_coefficients",
+    "scale_intensity_range",
+    "simulate_low_resolution",
+    "window_intensity",
+]
