@@ -49,9 +49,9 @@ class WeightsError(DataError):
         misshapen: Sequence[str] = (),
         remedy: str = "",
     ) -> None:
-        self.missing = tuple(missing)
-        self.unexpected = tuple(unexpected)
-        self.misshapen = tuple(misshapen)
+        self.missing: tuple[str, ...] = tuple(missing)
+        self.unexpected: tuple[str, ...] = tuple(unexpected)
+        self.misshapen: tuple[str, ...] = tuple(misshapen)
         found = (
             ("missing", self.missing),
             ("left over", self.unexpected),

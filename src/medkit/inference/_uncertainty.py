@@ -76,7 +76,7 @@ class PredictiveMoments:
     def __init__(self, *, activation: Activation = "softmax") -> None:
         check.one_of("activation", activation, ("softmax", "sigmoid"))
         self.activation: Activation = activation
-        self.num_samples = 0
+        self.num_samples: int = 0
         self._mean = self._squares = self._entropy = torch.empty(0)
 
     def update(self, probability: Float[Tensor, "batch num_classes *spatial"]) -> None:

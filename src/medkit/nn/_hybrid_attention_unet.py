@@ -105,7 +105,7 @@ class HybridAttentionUNet(nn.Module):
         base = check.integer("base_channels", base_channels, minimum=1)
         classes = check.integer("num_classes", num_classes, minimum=1)
         c = [base * 2**level for level in range(LEVELS)]
-        self.edges = sobel_magnitude if edges is None else edges
+        self.edges: Callable[[Tensor], Tensor] = sobel_magnitude if edges is None else edges
         self.checkpoint = checkpoint
         for level in range(1, LEVELS):
             below = self.in_channels if level == 1 else c[level - 2]

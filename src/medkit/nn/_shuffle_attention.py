@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
+from medkit.nn._factory import Factory
 from medkit.nn._image import check_image
 
 
@@ -33,10 +34,11 @@ class ShuffleAttention(nn.Module):
         self.channels: int = channels
         self.groups: int = groups
         width = channels // (2 * groups)
-        self.channel_weight = nn.Parameter(torch.zeros(width, device=device, dtype=dtype))
-        self.channel_bias = nn.Parameter(torch.ones(width, device=device, dtype=dtype))
-        self.spatial_weight = nn.Parameter(torch.zeros(width, device=device, dtype=dtype))
-        self.spatial_bias = nn.Parameter(torch.ones(width, device=device, dtype=dtype))
+        factory: Factory = {"device": device, "dtype": dtype}
+        self.channel_weight: nn.Parameter = nn.Parameter(torch.zeros(width, **factory))
+        self.channel_bias: nn.Parameter = nn.Parameter(torch.ones(width, **factory))
+        self.spatial_weight: nn.Parameter = nn.Parameter(torch.zeros(width, **factory))
+        self.spatial_bias: nn.Parameter = nn.Parameter(torch.ones(width, **factory))
         eps = check.positive("norm_eps", norm_eps)
         self.norm: nn.GroupNorm = nn.GroupNorm(width, width, eps=eps, device=device, dtype=dtype)
 

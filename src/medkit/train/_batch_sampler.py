@@ -96,7 +96,9 @@ class ResumableBatchSampler(Sampler[list[int]]):
         self.seed: int = check.integer("seed", seed, minimum=0)
         self.shuffle: bool = shuffle
         self.drop_last: bool = drop_last
-        self.rank, self.world_size = place_among(rank, world_size)
+        place = place_among(rank, world_size)
+        self.rank: int = place[0]
+        self.world_size: int = place[1]
         self.epoch: int = 0
         self._order = order
         self._first = 0
