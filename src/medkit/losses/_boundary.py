@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from medkit._core import check
+from medkit.losses._class_loss import ClassLoss
 from medkit.losses._overlap_loss import ABSENT, Absent, reduce_classes
 from medkit.losses._voxels import (
-    ACTIVATIONS,
-    REDUCTIONS,
     Activation,
     Reduction,
     Voxels,
@@ -112,7 +111,7 @@ def boundary_loss(
 
     References:
         H. Kervadec et al., "Boundary loss for highly unbalanced segmentation", Medical Image
-        Analysis, 2021, equations 5 and 6 (MIDL, 2019, equation 4).
+        Analysis 67, 2021, section 2: the boundary loss, a regional integral.
     """
     check.one_of("absent", absent, ABSENT)
     voxels = as_voxels(input, target, mask, activation=activation, ignore_index=ignore_index)
@@ -197,7 +196,7 @@ def _given(distance_map: Tensor, input: Tensor, valid: Tensor | None) -> Tensor:
     return counted
 
 
-class BoundaryLoss(nn.Module):
+class BoundaryLoss(ClassLoss):
     """Mean error of probabilities, each voxel weighed by its distance to the boundary, in mm.
 
     The module form of ``boundary_loss``, whose documentation gives the formula and each rule.
@@ -224,10 +223,8 @@ class BoundaryLoss(nn.Module):
 
     References:
         H. Kervadec et al., "Boundary loss for highly unbalanced segmentation", Medical Image
-        Analysis, 2021, equations 5 and 6.
+        Analysis 67, 2021, section 2; see ``boundary_loss``.
     """
-
-    class_weight: Tensor | None
 
     def __init__(
         self,
@@ -240,26 +237,16 @@ class BoundaryLoss(nn.Module):
         reduction: Reduction = "mean",
         spacing: float | Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
-        check.one_of("activation", activation, ACTIVATIONS)
+        super().__init__(
+            activation=activation,
+            include_background=include_background,
+            ignore_index=ignore_index,
+            class_weight=class_weight,
+            reduction=reduction,
+        )
         check.one_of("absent", absent, ABSENT)
-        check.one_of("reduction", reduction, REDUCTIONS)
-        self.activation: Activation | None = activation
-        self.include_background = include_background
-        self.ignore_index = ignore_index
-        if class_weight is not None and not isinstance(class_weight, Tensor):
-            class_weight = torch.tensor(class_weight, dtype=torch.float64)
-        self.register_buffer("class_weight", class_weight, persistent=False)
         self.absent: Absent = absent
-        self.reduction: Reduction = reduction
         self.spacing = spacing
-
-    def extra_repr(self) -> str:
-        """Return the options."""
-        options = {n: v for n, v in vars(self).items() if n[0] != "_" and n != "training"}
-        if self.class_weight is not None:
-            options["class_weight"] = tuple(float(weight) for weight in self.class_weight)
-        return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
     def forward(
         self,

@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from medkit._core import check
+from medkit.losses._class_loss import ClassLoss
 from medkit.losses._overlap_loss import ABSENT, Absent, pool
-from medkit.losses._voxels import ACTIVATIONS, REDUCTIONS, Activation, Reduction, as_voxels
+from medkit.losses._voxels import Activation, Reduction, as_voxels
 from medkit.ops import Overlap, one_hot
 
 
@@ -89,7 +90,7 @@ def given_skeleton(skeleton: Tensor, input: Tensor, channels: Channels) -> Tenso
     )
 
 
-class SkeletonLoss(nn.Module):
+class SkeletonLoss(ClassLoss):
     """The options that losses on skeletons share.
 
     Args:
@@ -104,8 +105,6 @@ class SkeletonLoss(nn.Module):
         iterations: How many erosions to go down.
     """
 
-    class_weight: Tensor | None
-
     def __init__(
         self,
         *,
@@ -119,25 +118,15 @@ class SkeletonLoss(nn.Module):
         reduction: Reduction,
         iterations: int,
     ) -> None:
-        super().__init__()
-        check.one_of("activation", activation, ACTIVATIONS)
+        super().__init__(
+            activation=activation,
+            include_background=include_background,
+            ignore_index=ignore_index,
+            class_weight=class_weight,
+            reduction=reduction,
+        )
         check.one_of("absent", absent, ABSENT)
-        check.one_of("reduction", reduction, REDUCTIONS)
-        self.activation: Activation | None = activation
-        self.include_background = include_background
-        self.ignore_index = ignore_index
-        if class_weight is not None and not isinstance(class_weight, Tensor):
-            class_weight = torch.tensor(class_weight, dtype=torch.float64)
-        self.register_buffer("class_weight", class_weight, persistent=False)
         self.absent: Absent = absent
         self.batch = batch
         self.smooth: float = check.non_negative("smooth", smooth)
-        self.reduction: Reduction = reduction
         self.iterations: int = check.integer("iterations", iterations, minimum=0)
-
-    def extra_repr(self) -> str:
-        """Return the options."""
-        options = {n: v for n, v in vars(self).items() if n[0] != "_" and n != "training"}
-        if self.class_weight is not None:
-            options["class_weight"] = tuple(float(weight) for weight in self.class_weight)
-        return ", ".join(f"{name}={value!r}" for name, value in options.items())

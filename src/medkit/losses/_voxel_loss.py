@@ -1,14 +1,15 @@
 """Losses that need nothing but one pass over the voxels, which several of them can share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._voxels import ACTIVATIONS, REDUCTIONS, Activation, Reduction, Voxels, as_voxels
+from medkit.losses._class_loss import ClassLoss
+from medkit.losses._voxels import Activation, Voxels, as_voxels
 from medkit.ops import Overlap, VoxelScan, voxel_scan
 
 
@@ -20,38 +21,8 @@ class Entropy(NamedTuple):
     gamma: float = 0.0
 
 
-class VoxelLoss(nn.Module, ABC):
-    """A loss made from counts per class and cross entropy per voxel.
-
-    Args:
-        activation: What turns the input into probabilities.
-        include_background: Whether channel 0 takes part, after the activation.
-        ignore_index: Label of voxels that do not count.
-        class_weight: Weight of each channel.
-        reduction: What becomes of the values.
-    """
-
-    class_weight: Tensor | None
-
-    def __init__(
-        self,
-        *,
-        activation: Activation | None,
-        include_background: bool,
-        ignore_index: int | None,
-        class_weight: Sequence[float] | Tensor | None,
-        reduction: Reduction,
-    ) -> None:
-        super().__init__()
-        check.one_of("activation", activation, ACTIVATIONS)
-        check.one_of("reduction", reduction, REDUCTIONS)
-        self.activation: Activation | None = activation
-        self.include_background = include_background
-        self.ignore_index = ignore_index
-        if class_weight is not None and not isinstance(class_weight, Tensor):
-            class_weight = torch.tensor(class_weight, dtype=torch.float64)
-        self.register_buffer("class_weight", class_weight, persistent=False)
-        self.reduction: Reduction = reduction
+class VoxelLoss(ClassLoss, ABC):
+    """A loss made from counts per class and cross entropy per voxel."""
 
     @abstractmethod
     def from_scan(self, voxels: Voxels, scan: VoxelScan) -> Tensor:
@@ -98,13 +69,6 @@ class VoxelLoss(nn.Module, ABC):
         counts = Overlap(shared, predicted, present, rows[:, -1:])
         nowhere = rows.new_empty(*present.shape, 0)
         return self.from_scan(Voxels(nowhere, nowhere, None), VoxelScan(counts, None))
-
-    def extra_repr(self) -> str:
-        """Return the options."""
-        options = {n: v for n, v in vars(self).items() if n[0] != "_" and n != "training"}
-        for name, values in self.named_buffers():
-            options[name] = tuple(float(value) for value in values)
-        return ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 
 def scan_voxels(
