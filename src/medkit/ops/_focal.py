@@ -1,12 +1,13 @@
 """The focal factor, which takes weight from what is predicted well already."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from medkit.ops._chunks import Context, gradient_of, on_cpu
+from medkit.ops._chunks import Context, chunks, gradient_of, on_cpu
 
 
 def focal(surprise: Tensor, gamma: float) -> Tensor:
@@ -129,7 +130,7 @@ class _Focal(torch.autograd.Function):
     @staticmethod
     def forward(surprise: Tensor, gamma: float) -> Tensor:
         """Return the modulated surprise."""
-        return focal(surprise, gamma)
+        return _in_pieces(partial(focal, gamma=gamma), surprise)
 
     @staticmethod
     def setup_context(ctx: "_Context", inputs: tuple[Tensor, float], output: Tensor) -> None:
@@ -144,7 +145,24 @@ class _Focal(torch.autograd.Function):
         (surprise,), gamma = ctx.saved_tensors, ctx.gamma
         if torch.is_grad_enabled():
             return gradient_of(lambda s: (focal(s, gamma),), surprise, grad_outputs), None
-        return grad_outputs[0] * focal_slope(surprise, gamma), None
+
+        def slope(s: Tensor, gradient: Tensor) -> Tensor:
+            return gradient * focal_slope(s, gamma)
+
+        return _in_pieces(slope, surprise, grad_outputs[0]), None
+
+
+def _in_pieces(function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
+    """Return a function of each voxel of ``(batch, voxel)`` maps without temporaries of their size.
+
+    The first of them is contiguous.
+    """
+    if not on_cpu(maps[0]):
+        return function(*maps)
+    result = torch.empty_like(maps[0])
+    for _, rows, part in chunks(maps[0].unsqueeze(1)):
+        result[rows, part] = function(*(each[rows, part] for each in maps))
+    return result
 
 
 class _Context(Context, Protocol):

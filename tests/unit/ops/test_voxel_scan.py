@@ -181,6 +181,21 @@ def test_builds_no_one_hot_and_one_tensor_of_the_size_of_the_input(
     assert backward.sizes.count(x.numel()) == 1
 
 
+def test_an_exponent_makes_one_map_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the surprise that it is made of."""
+    monkeypatch.setattr(_chunks, "PIECE_ELEMENTS", 2**12)
+    x = torch.randn(1, 3, 2**14, requires_grad=True)
+    labels = torch.randint(0, 3, (1, 2**14))
+
+    with LargestNew() as forward:
+        total = voxel_scan(x, labels, gamma=2.0, needs="cross_entropy").cross_entropy.sum()
+    with LargestNew() as backward:
+        total.backward()
+
+    assert forward.sizes.count(2**14) == 2
+    assert backward.sizes.count(2**14) == 1
+
+
 def test_the_number_of_threads_changes_no_bit() -> None:
     x, labels = torch.randn(2, 3, 40, 40, 40), torch.randint(0, 3, (2, 40, 40, 40))
     threads = torch.get_num_threads()
