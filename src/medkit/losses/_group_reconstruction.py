@@ -12,6 +12,9 @@ from medkit.losses._node_groups import NodeGroups, node_groups, slot_sums
 GroupReduction = Literal["group", "node", "none"]
 TargetsPer = Literal["node", "group"]
 
+LARGE = 4096
+"""Members above which float32, which rounds equal numbers alike, would drift from the mean."""
+
 
 def group_reconstruction_loss(
     predictions: Float[Tensor, "node"],
@@ -31,11 +34,11 @@ def group_reconstruction_loss(
         \bar p_g = \frac{\sum_{m:\,g_m = g} w_m\,p_{n_m}}{\sum_{m:\,g_m = g} w_m}
 
     Use it to fit values at points to measurements over regions: the voxels of a coarse image, the
-    cells of a slice, each of which averages the points inside. Means accumulate in float32 or
-    better. Groups may have any number of members, one included; a group without members, or whose
-    weights add up to zero, does not count; without any group the loss is 0. Predictions that are
-    the mean of S stochastic passes make the expected loss
-    :math:`(\mathrm{E}\,\bar p - t)^2 + \mathrm{Var}(\bar p)/S`, so S regularises.
+    cells of a slice, each of which averages the points inside. Means accumulate in float32, on a
+    CPU in float64 where a group has thousands of members. Groups may have any number of members,
+    one included; a group without members, or whose weights add up to zero, does not count;
+    without any group the loss is 0. Predictions that are the mean of S stochastic passes make the
+    expected loss :math:`(\mathrm{E}\,\bar p - t)^2 + \mathrm{Var}(\bar p)/S`, so S regularises.
 
     Nothing is read back from a GPU or inside a compiled graph. There, targets that do not fit the
     groups make the loss NaN, where a CPU raises.
@@ -103,7 +106,9 @@ def group_reconstruction_loss(
     if on_cpu and targets_per is None and per_node and groups.number == members:
         _check_reading(groups)
     dtype = torch.float64 if predictions.dtype == torch.float64 else torch.float32
-    mean, mass = _means(predictions.to(dtype), node_ids, weight, groups)
+    large = on_cpu and groups.counts.numel() and int(groups.counts.max()) > LARGE
+    values = predictions.to(torch.float64 if large else dtype)
+    mean, mass = (each.to(dtype) for each in _means(values, node_ids, weight, groups))
     target = (_of_nodes(targets, groups, dtype, may_read=on_cpu) if per_node else targets).to(dtype)
     error = torch.where(mass > 0, mean - target, 0).square()
     if groups.valid is not None and not per_node:

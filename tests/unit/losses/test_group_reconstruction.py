@@ -172,6 +172,19 @@ def test_half_precision_accumulates_in_float32(dtype: torch.dtype, order: str) -
     assert bool(p.grad.isfinite().all())
 
 
+@pytest.mark.parametrize("order", ["sorted", "unsorted", "weighted"])
+def test_means_of_large_groups_do_not_drift(order: str) -> None:
+    """Equal numbers, added one by one in float32, are rounded the same way each time."""
+    p = torch.full((400_000,), 0.1)
+    ids = torch.arange(400_000) // 200_000 if order == "sorted" else torch.arange(400_000) % 2
+    weight = torch.full((400_000,), 0.3) if order == "weighted" else None
+
+    value = group_reconstruction_loss(p, torch.zeros(2), ids, weight=weight)
+
+    assert value.dtype == torch.float32
+    assert_close(value, torch.tensor(0.01), rtol=1e-6)
+
+
 def test_groups_that_do_not_occur_are_left_out() -> None:
     p, ids = torch.tensor([0.5, 0.7, 0.9]), torch.tensor([3, 1, 3])
     t = torch.tensor([torch.nan, 0.0, torch.nan, 0.0, torch.nan])
