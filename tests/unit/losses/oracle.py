@@ -93,22 +93,38 @@ def _class_by_class(
     weight: Array,
     *,
     activation: str | None = "softmax",
+    **options: object,
+) -> Array | float:
+    p = activated(input, activation)
+
+    def value(members: list[int], c: int) -> float:
+        return loss(*_sums(p, truth, weight, members, c)[:3], c)
+
+    return over_classes(value, p, truth, weight, **options)
+
+
+def over_classes(
+    value_of: Callable[[list[int], int], float],
+    p: Array,
+    truth: Array,
+    weight: Array,
+    *,
     include_background: bool = True,
     class_weight: list[float] | None = None,
     absent: str = "ratio",
     batch: bool = False,
     reduction: str = "mean",
 ) -> Array | float:
-    samples, channels = input.shape[:2]
-    p = activated(input, activation)
+    """Return the values of samples and classes, put together as the options say."""
+    samples, channels = p.shape[:2]
     k = weights_of(class_weight, channels, background=include_background)
     rows = [list(range(samples))] if batch else [[b] for b in range(samples)]
     table = np.zeros((len(rows), channels))
     total, counted = 0.0, 0.0
     for row, members in enumerate(rows):
         for c in range(0 if include_background else 1, channels):
-            shared, predicted, present, voxels = _sums(p, truth, weight, members, c)
-            value, takes_part = loss(shared, predicted, present, c), 1.0
+            _, predicted, present, voxels = _sums(p, truth, weight, members, c)
+            value, takes_part = value_of(members, c), 1.0
             if not present and absent == "penalize":
                 value = predicted / voxels if voxels else 0.0
             elif not present and absent == "skip":

@@ -69,7 +69,7 @@ class Scene(NamedTuple):
     options: Case
 
 
-def scene(case: Case) -> Scene:
+def scene(case: Case, shape: tuple[int, ...] = SHAPE) -> Scene:
     """Return two samples for a case; class 2 is absent from the first."""
     options = dict(case)
     target, mask, ignore, channels = (
@@ -79,13 +79,13 @@ def scene(case: Case) -> Scene:
         if isinstance(values, list):
             options[name] = values[:channels]
     rng = np.random.default_rng(7)
-    x = rng.normal(size=(2, channels, *SHAPE)) * 2
+    x = rng.normal(size=(2, channels, *shape)) * 2
     if options["activation"] is None:
         odds = np.exp(x)
         x = odds / odds.sum(1, keepdims=True) if channels > 1 else odds / (1 + odds)
-    labels = rng.integers(0, max(2, channels), size=(2, *SHAPE))
+    labels = rng.integers(0, max(2, channels), size=(2, *shape))
     labels[0][labels[0] == 2] = 0
-    weight = np.ones((2, *SHAPE))
+    weight = np.ones((2, *shape))
     if ignore is not None:
         if ignore >= channels or ignore < 0:
             labels[rng.random(labels.shape) < 0.3] = ignore

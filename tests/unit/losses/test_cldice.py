@@ -10,6 +10,8 @@ from torch import Tensor
 from medkit.losses import ClDiceLoss, WeightedSum, cldice_loss
 from medkit.ops import soft_skeletonize
 from medkit.testing import assert_close
+from unit.losses import oracle
+from unit.losses.scenes import Case, cases, scene
 from unit.ops import skeleton_oracle
 
 FOLDER = Path(__file__).parents[2] / "golden" / "medicai_losses"
@@ -50,72 +52,49 @@ def test_value_and_gradient_equal_monai(shape: tuple[int, ...]) -> None:
     assert_close(torch.autograd.grad(ours, logits)[0], torch.autograd.grad(theirs, logits)[0])
 
 
-OPTIONS = (
-    {},
-    {"activation": "sigmoid", "absent": "penalize", "smooth": 0.5},
-    {"include_background": False, "class_weight": [1.0, 2.0, 0.5], "batch": True},
-    {"absent": "skip", "batch": True, "reduction": "sum"},
-    {"absent": "penalize", "include_background": False, "reduction": "sum"},
-    {"activation": "sigmoid", "absent": "skip", "class_weight": [3.0, 1.0, 1.0]},
-)
+OPTIONS = {
+    "class_weight": (None, [1.0, 2.0, 0.5]),
+    "absent": ("ratio", "penalize", "skip"),
+    "batch": (False, True),
+    "smooth": (1.0, 0.5, 0.0),
+    "reduction": ("mean", "sum", "none"),
+    "iterations": (2, 0),
+}
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("options", OPTIONS)
-def test_value_equals_loops(options: dict[str, object], masked: bool) -> None:
-    rng = np.random.default_rng(0)
-    logits, labels = rng.standard_normal((2, 3, 5, 4, 6)), rng.integers(0, 3, (2, 5, 4, 6))
-    labels[0][labels[0] == 2] = 0  # class 2 is absent from the first sample
-    weight = rng.integers(0, 3, labels.shape) / 2.0 if masked else np.ones(labels.shape)
+@pytest.mark.parametrize("case", cases(OPTIONS), ids=str)
+def test_equals_loops_over_voxels(case: Case) -> None:
+    drawn = scene(case, (3, 4, 4))
 
-    found = cldice_loss(
-        torch.from_numpy(logits),
-        torch.from_numpy(labels),
-        mask=torch.from_numpy(weight) if masked else None,
-        iterations=2,
-        **options,
+    actual = cldice_loss(
+        drawn.input,
+        drawn.target,
+        mask=drawn.mask,
+        ignore_index=drawn.ignore_index,
+        **drawn.options,
     )
 
-    assert_close(found, _by_loops(logits, labels, weight, **options))
+    expected = _by_loops(drawn.input.numpy(), drawn.truth, drawn.weight, **drawn.options)
+    assert_close(actual, expected)
 
 
-def _by_loops(
-    logits,
-    labels,
-    weight,
-    *,
-    activation="softmax",
-    include_background=True,
-    class_weight=(1.0, 1.0, 1.0),
-    absent="ratio",
-    batch=False,
-    smooth=1.0,
-    reduction="mean",
-) -> float:
-    e = np.exp(logits)
-    p = e / e.sum(1, keepdims=True) if activation == "softmax" else e / (1 + e)
-    sums = np.zeros((2, 3, 7))
-    for b, c in np.ndindex(2, 3):
-        inside, t, w = weight[b] > 0, (labels[b] == c).astype(float), weight[b]
-        s_p = skeleton_oracle.skeleton(p[b, c], 2, None, inside)[0]
-        s_t = skeleton_oracle.skeleton(t, 2, None, inside)[0]
-        values = (s_p * t, s_p, s_t * p[b, c], s_t, t, p[b, c], np.ones(t.shape))
-        sums[b, c] = [(v * w).sum() for v in values]
-    sums = sums.sum(0, keepdims=True) if batch else sums
-    total = weights = 0.0
-    for row in sums:
-        for c in range(0 if include_background else 1, 3):
-            a, s_p, r, s_t, t, predicted, voxels = row[c]
-            if t == 0 and absent == "skip":
-                continue
-            precision, recall = (a + smooth) / (s_p + smooth), (r + smooth) / (s_t + smooth)
-            loss = 1 - 2 * precision * recall / (precision + recall)
-            if t == 0 and absent == "penalize":
-                loss = predicted / voxels
-            total += class_weight[c] * loss
-            weights += class_weight[c]
-    taking_part = class_weight if include_background else class_weight[1:]
-    return total / (weights if reduction == "mean" else np.mean(taking_part))
+def _by_loops(input, truth, weight, *, activation, smooth, iterations, **options):
+    p = oracle.activated(input, activation)
+    sums = np.zeros((*p.shape[:2], 4))
+    for b, c in np.ndindex(p.shape[:2]):
+        inside, t, q = weight[b] > 0, truth[b, c], p[b, c]
+        s_q = skeleton_oracle.skeleton(q, iterations, None, inside)[0]
+        s_t = skeleton_oracle.skeleton(t, iterations, None, inside)[0]
+        sums[b, c] = [(weight[b] * v).sum() for v in (s_q * t, s_q, s_t * q, s_t)]
+
+    def value(members: list[int], c: int) -> float:
+        on_target, of_predicted, on_prediction, of_target = sums[members, c].sum(0) + smooth
+        precision = on_target / of_predicted if of_predicted else 1.0
+        recall = on_prediction / of_target if of_target else 1.0
+        both = precision + recall
+        return 1 - 2 * precision * recall / both if both else 1.0
+
+    return oracle.over_classes(value, p, truth, weight, **options)
 
 
 def test_a_given_target_skeleton_is_used_and_masked() -> None:

@@ -7,6 +7,8 @@ import torch
 from medkit.losses import SkeletonRecallLoss, skeleton_recall_loss
 from medkit.ops import soft_skeletonize
 from medkit.testing import assert_close
+from unit.losses import oracle
+from unit.losses.scenes import Case, cases, scene
 from unit.ops import skeleton_oracle
 
 NEIGHBOURS = ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1))
@@ -18,74 +20,53 @@ def _thicker(skeleton: np.ndarray, inside: np.ndarray) -> np.ndarray:
         for step in NEIGHBOURS:
             u = tuple(v + step)
             if all(0 <= i < n for i, n in zip(u, skeleton.shape, strict=True)):
-                result[u] = 1
+                result[u] = max(result[u], skeleton[tuple(v)])
     return result * inside
 
 
-OPTIONS = (
-    {},
-    {"tube_radius": 0, "activation": "sigmoid", "absent": "penalize"},
-    {"tube_radius": 1, "include_background": False, "class_weight": [1.0, 2.0, 0.5]},
-    {"batch": True, "absent": "skip", "smooth": 0.0},
-)
+OPTIONS = {
+    "class_weight": (None, [1.0, 2.0, 0.5]),
+    "absent": ("ratio", "penalize", "skip"),
+    "batch": (False, True),
+    "smooth": (1.0, 0.5, 0.0),
+    "reduction": ("mean", "sum", "none"),
+    "iterations": (1, 0),
+    "tube_radius": (0, 1, 2),
+}
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("options", OPTIONS)
-def test_value_equals_loops(options: dict[str, object], masked: bool) -> None:
-    rng = np.random.default_rng(0)
-    logits, labels = rng.standard_normal((2, 3, 5, 4, 6)), rng.integers(0, 3, (2, 5, 4, 6))
-    labels[0][labels[0] == 2] = 0  # class 2 is absent from the first sample
-    weight = rng.integers(0, 3, labels.shape) / 2.0 if masked else np.ones(labels.shape)
+@pytest.mark.parametrize("case", cases(OPTIONS), ids=str)
+def test_equals_loops_over_voxels(case: Case) -> None:
+    drawn = scene(case, (3, 4, 4))
 
-    found = skeleton_recall_loss(
-        torch.from_numpy(logits),
-        torch.from_numpy(labels),
-        mask=torch.from_numpy(weight) if masked else None,
-        iterations=1,
-        **options,
+    actual = skeleton_recall_loss(
+        drawn.input,
+        drawn.target,
+        mask=drawn.mask,
+        ignore_index=drawn.ignore_index,
+        **drawn.options,
     )
 
-    assert_close(found, _by_loops(logits, labels, weight, **options))
+    expected = _by_loops(drawn.input.numpy(), drawn.truth, drawn.weight, **drawn.options)
+    assert_close(actual, expected)
 
 
-def _by_loops(
-    logits,
-    labels,
-    weight,
-    *,
-    activation="softmax",
-    include_background=True,
-    class_weight=(1.0, 1.0, 1.0),
-    absent="ratio",
-    batch=False,
-    smooth=1.0,
-    tube_radius=2,
-) -> float:
-    e = np.exp(logits)
-    p = e / e.sum(1, keepdims=True) if activation == "softmax" else e / (1 + e)
-    sums = np.zeros((2, 3, 5))
-    for b, c in np.ndindex(2, 3):
-        inside, t, w = weight[b] > 0, (labels[b] == c).astype(float), weight[b]
-        tube = skeleton_oracle.skeleton(t, 1, None, inside)[0]
+def _by_loops(input, truth, weight, *, activation, smooth, iterations, tube_radius, **options):
+    p = oracle.activated(input, activation)
+    sums = np.zeros((*p.shape[:2], 2))
+    for b, c in np.ndindex(p.shape[:2]):
+        inside = weight[b] > 0
+        tube = skeleton_oracle.skeleton(truth[b, c], iterations, None, inside)[0]
         for _ in range(tube_radius):
             tube = _thicker(tube, inside)
-        tube *= t
-        values = (tube * p[b, c], tube, t, p[b, c], np.ones(t.shape))
-        sums[b, c] = [(v * w).sum() for v in values]
-    sums = sums.sum(0, keepdims=True) if batch else sums
-    total = weights = 0.0
-    for row in sums:
-        for c in range(0 if include_background else 1, 3):
-            found, tube, t, predicted, voxels = row[c]
-            if t == 0 and absent == "skip":
-                continue
-            loss = 1 - (found + smooth) / (tube + smooth)
-            if t == 0 and absent == "penalize":
-                loss = predicted / voxels
-            total += class_weight[c] * loss
-            weights += class_weight[c]
-    return total / weights
+        tube = np.minimum(tube, truth[b, c])
+        sums[b, c] = (weight[b] * tube * p[b, c]).sum(), (weight[b] * tube).sum()
+
+    def value(members: list[int], c: int) -> float:
+        found, whole = sums[members, c].sum(0) + smooth
+        return 1 - found / whole if whole else 0.0
+
+    return oracle.over_classes(value, p, truth, weight, **options)
 
 
 def test_tubes_of_a_thinned_label_are_those_of_scikit_image() -> None:
