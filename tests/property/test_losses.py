@@ -1,4 +1,6 @@
-"""Laws of the losses on overlap and on voxels over drawn shapes, options and inputs."""
+"""Laws of the losses on voxels over drawn shapes, options and inputs."""
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +13,14 @@ from medkit.losses import (
     DiceLoss,
     FocalLoss,
     WeightedSum,
+    boundary_loss,
+    cldice_loss,
     cross_entropy_loss,
     dice_loss,
     focal_loss,
     generalized_dice_loss,
     jaccard_loss,
+    skeleton_recall_loss,
     tversky_loss,
 )
 from medkit.testing import assert_close
@@ -46,22 +51,43 @@ ENTROPY = st.fixed_dictionaries(
     }
 )
 FOCAL = st.fixed_dictionaries({**SHARED, "gamma": st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.5])})
-LOSSES = st.one_of(
-    *(
-        st.tuples(st.just(loss), options)
-        for loss, options in (
-            (dice_loss, DICE),
-            (jaccard_loss, DICE),
-            (tversky_loss, TVERSKY),
-            (generalized_dice_loss, GENERALIZED),
-            (cross_entropy_loss, ENTROPY),
-            (focal_loss, FOCAL),
-        )
-    )
+CLDICE = st.fixed_dictionaries(
+    {**OVERLAP, "iterations": st.integers(0, 3), "skeleton_gradient": st.booleans()}
 )
+RECALL = st.fixed_dictionaries(
+    {**OVERLAP, "iterations": st.integers(0, 3), "tube_radius": st.integers(0, 2)}
+)
+BOUNDARY = st.fixed_dictionaries(
+    {**SHARED, "absent": OVERLAP["absent"], "spacing": st.sampled_from([None, 0.4])}
+)
+
+
+def drawn_with(*losses: tuple, shape: st.SearchStrategy) -> st.SearchStrategy:
+    """Return one of the losses, its options, and a shape that it takes."""
+    return st.one_of(*(st.tuples(st.just(loss), options, shape) for loss, options in losses))
+
+
 SHAPES = st.tuples(
     st.integers(1, 3), st.integers(2, 4), st.lists(st.integers(1, 5), min_size=0, max_size=3)
 )
+IMAGES = st.tuples(
+    st.integers(1, 3), st.integers(2, 4), st.lists(st.integers(1, 5), min_size=2, max_size=3)
+)
+WITHOUT_PLACE = drawn_with(
+    (dice_loss, DICE),
+    (jaccard_loss, DICE),
+    (tversky_loss, TVERSKY),
+    (generalized_dice_loss, GENERALIZED),
+    (cross_entropy_loss, ENTROPY),
+    (focal_loss, FOCAL),
+    shape=SHAPES,
+)
+"""Losses for which it does not matter where a voxel lies."""
+
+WITH_PLACE = drawn_with(
+    (cldice_loss, CLDICE), (skeleton_recall_loss, RECALL), (boundary_loss, BOUNDARY), shape=IMAGES
+)
+LOSSES = st.one_of(WITHOUT_PLACE, WITH_PLACE)
 SEEDS = st.integers(0, 2**20)
 
 
@@ -85,6 +111,12 @@ class Scene:
         return options
 
 
+def unpacked(drawn: tuple, seed: int, **size: float) -> tuple[Callable, dict, Scene]:
+    loss, options, shape = drawn
+    scene = Scene(shape, seed, **size)
+    return loss, scene.options(options), scene
+
+
 def with_gradient(loss, logits: Tensor, target: Tensor, **options: object) -> tuple[Tensor, Tensor]:
     leaf = logits.clone().requires_grad_()
     value = loss(leaf, target, **options)
@@ -92,10 +124,9 @@ def with_gradient(loss, logits: Tensor, target: Tensor, **options: object) -> tu
     return value.detach(), leaf.grad
 
 
-@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS)
-def test_a_map_is_its_one_hot(drawn, shape, seed) -> None:
-    loss, scene = drawn[0], Scene(shape, seed)
-    options = scene.options(drawn[1])
+@given(drawn=LOSSES, seed=SEEDS)
+def test_a_map_is_its_one_hot(drawn, seed) -> None:
+    loss, options, scene = unpacked(drawn, seed)
     one_hot = F.one_hot(scene.labels, scene.channels).movedim(-1, 1)
 
     for a, b in zip(
@@ -106,10 +137,9 @@ def test_a_map_is_its_one_hot(drawn, shape, seed) -> None:
         assert_close(a, b)
 
 
-@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS, label=st.sampled_from([255, -1, -100]))
-def test_ignoring_is_masking(drawn, shape, seed, label) -> None:
-    loss, scene = drawn[0], Scene(shape, seed)
-    options = scene.options(drawn[1])
+@given(drawn=LOSSES, seed=SEEDS, label=st.sampled_from([255, -1, -100]))
+def test_ignoring_is_masking(drawn, seed, label) -> None:
+    loss, options, scene = unpacked(drawn, seed)
     marked = torch.where(scene.mask, scene.labels, label)
 
     for a, b in zip(
@@ -120,10 +150,10 @@ def test_ignoring_is_masking(drawn, shape, seed, label) -> None:
         assert_close(a, b)
 
 
-@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS)
-def test_what_is_masked_has_no_say(drawn, shape, seed) -> None:
-    loss, scene, other = drawn[0], Scene(shape, seed), Scene(shape, seed + 1, size=1e4)
-    options = scene.options(drawn[1])
+@given(drawn=LOSSES, seed=SEEDS)
+def test_what_is_masked_has_no_say(drawn, seed) -> None:
+    loss, options, scene = unpacked(drawn, seed)
+    other = Scene(drawn[2], seed + 1, size=1e4)
     logits = torch.where(scene.mask.unsqueeze(1), scene.logits, other.logits)
     labels = torch.where(scene.mask, scene.labels, other.labels)
 
@@ -134,11 +164,10 @@ def test_what_is_masked_has_no_say(drawn, shape, seed) -> None:
     assert torch.equal(gradient, expected[1])
 
 
-@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS, number=st.integers(2, 4))
-def test_a_mask_of_a_whole_number_counts_a_voxel_so_often(drawn, shape, seed, number) -> None:
+@given(drawn=LOSSES, seed=SEEDS, number=st.integers(2, 4))
+def test_a_mask_of_a_whole_number_counts_a_voxel_so_often(drawn, seed, number) -> None:
     """Any constant weight leaves a mean as it is; without smoothing, whose unit is a voxel."""
-    loss, scene = drawn[0], Scene(shape, seed)
-    options = scene.options(drawn[1])
+    loss, options, scene = unpacked(drawn, seed)
     if "smooth" in options:
         options["smooth"] = 0.0
     weights = scene.mask.double()
@@ -148,28 +177,44 @@ def test_a_mask_of_a_whole_number_counts_a_voxel_so_often(drawn, shape, seed, nu
     assert_close(loss(scene.logits, scene.labels, mask=number * weights, **options), once)
 
 
-@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS, order=st.randoms(use_true_random=False))
-def test_order_of_voxels_samples_and_classes_does_not_matter(drawn, shape, seed, order) -> None:
-    loss, scene = drawn[0], Scene((shape[0], shape[1], [7]), seed)
-    options = {**scene.options(drawn[1]), "include_background": True}
+@given(drawn=WITHOUT_PLACE, seed=SEEDS, order=st.randoms(use_true_random=False))
+def test_order_of_voxels_samples_and_classes_does_not_matter(drawn, seed, order) -> None:
+    loss, drawn_options, (samples, channels, _) = drawn
+    scene = Scene((samples, channels, [7]), seed)
+    options = {**scene.options(drawn_options), "include_background": True}
     expected = loss(scene.logits, scene.labels, **options)
-    voxels, samples, classes = (
-        torch.tensor(order.sample(range(n), n)) for n in (7, shape[0], scene.channels)
+    voxels, rows, classes = (
+        torch.tensor(order.sample(range(n), n)) for n in (7, samples, channels)
     )
     renamed = torch.argsort(classes)[scene.labels]
     if "class_weight" in options:
         options["class_weight"] = scene.weight[classes]
 
     shuffled = loss(
-        scene.logits[samples][:, classes][:, :, voxels], renamed[samples][:, voxels], **options
+        scene.logits[rows][:, classes][:, :, voxels], renamed[rows][:, voxels], **options
     )
 
     assert_close(shuffled, expected)
 
 
-@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS, factor=st.floats(1e-3, 1e3))
-def test_only_ratios_of_class_weights_matter(drawn, shape, seed, factor) -> None:
-    loss, scene = drawn[0], Scene(shape, seed)
+@given(drawn=WITH_PLACE, seed=SEEDS, order=st.randoms(use_true_random=False))
+def test_axes_may_be_exchanged_and_reversed(drawn, seed, order) -> None:
+    loss, options, scene = unpacked(drawn, seed)
+    spatial = scene.labels.ndim - 1
+    axes = [2 + axis for axis in order.sample(range(spatial), spatial)]
+    flips = [axis for axis in range(2, 2 + spatial) if order.random() < 0.5]
+
+    def turned(x: Tensor) -> Tensor:
+        return x.permute(0, 1, *axes).flip(flips)
+
+    moved = loss(turned(scene.logits), turned(scene.labels.unsqueeze(1)), **options)
+
+    assert_close(moved, loss(scene.logits, scene.labels, **options))
+
+
+@given(drawn=LOSSES, seed=SEEDS, factor=st.floats(1e-3, 1e3))
+def test_only_ratios_of_class_weights_matter(drawn, seed, factor) -> None:
+    loss, _, scene = unpacked(drawn, seed)
     options = {n: v for n, v in drawn[1].items() if n != "weighted"}
 
     for reduction in ("mean", "sum", "none"):
@@ -180,24 +225,21 @@ def test_only_ratios_of_class_weights_matter(drawn, shape, seed, factor) -> None
         assert_close(scaled, one)
 
 
-@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS)
-def test_reductions_agree(drawn, shape, seed) -> None:
-    loss, scene = drawn[0], Scene(shape, seed)
-    options = scene.options(drawn[1])
+@given(drawn=LOSSES, seed=SEEDS)
+def test_reductions_agree(drawn, seed) -> None:
+    loss, options, scene = unpacked(drawn, seed)
 
     each = loss(scene.logits, scene.labels, reduction="none", **options)
 
     assert_close(each.sum(), loss(scene.logits, scene.labels, reduction="sum", **options))
 
 
-@given(drawn=LOSSES, shape=SHAPES, seed=SEEDS, size=st.sampled_from([1e-3, 1.0, 1e2, 1e4]))
-def test_value_and_gradient_are_finite_and_the_value_is_not_negative(
-    drawn, shape, seed, size
-) -> None:
-    loss, scene = drawn[0], Scene(shape, seed, size=size)
+@given(drawn=LOSSES, seed=SEEDS, size=st.sampled_from([1e-3, 1.0, 1e2, 1e4]))
+def test_value_and_gradient_are_finite_and_the_value_is_not_negative(drawn, seed, size) -> None:
+    loss, options, scene = unpacked(drawn, seed, size=size)
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         value, gradient = with_gradient(
-            loss, scene.logits.to(dtype), scene.labels, mask=scene.mask, **scene.options(drawn[1])
+            loss, scene.logits.to(dtype), scene.labels, mask=scene.mask, **options
         )
 
         assert value.isfinite().all()
