@@ -74,7 +74,9 @@ class CompleteGroupBatchSampler(Sampler[Tensor]):
         self.max_size: int = check.integer("max_size", max_size, minimum=1)
         self.shuffle: bool = shuffle
         self.seed: int = check.integer("seed", seed, minimum=0)
-        self.rank, self.world_size = place_among(rank, world_size)
+        place = place_among(rank, world_size)
+        self.rank: int = place[0]
+        self.world_size: int = place[1]
         if len(sizes) < self.world_size:
             rule = f"at least one group for each of {self.world_size} processes"
             raise check.fail("group_ids", rule, f"{len(sizes)} groups")
