@@ -9,6 +9,10 @@ ids" is medkit without either. Targets per node add what tells the target of a g
 that they are all the same, torch_scatter averages them. The loop, which takes a minute over all
 nodes, runs on one batch of complete groups, as it does in training. Memory is the rise of the peak
 above inputs and gradient, each in a fresh process.
+
+Sorted ids are summed in runs. Unsorted ones leave little to gain on one thread: medkit and
+torch_scatter alike add values and counts to scattered places and gather the gradient from them,
+which is two thirds of the time.
 """
 
 import argparse
