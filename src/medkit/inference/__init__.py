@@ -3,7 +3,9 @@
 from medkit.inference._chain import Chain
 from medkit.inference._ensemble import Ensemble
 from medkit.inference._grad_cam import GradCAM
+from medkit.inference._oct_writer import OctPredictionWriter
 from medkit.inference._regions import Region, list_regions
+from medkit.inference._slab_writer import write_slabs
 from medkit.inference._slabs import Slab, sliding_window_segmentation, sliding_window_slabs
 from medkit.inference._sliding_window import sliding_window_inference
 from medkit.inference._temperature import TemperatureScaling
@@ -20,6 +22,7 @@ __all__ = [
     "Chain",
     "Ensemble",
     "GradCAM",
+    "OctPredictionWriter",
     "PredictiveMoments",
     "Region",
     "Slab",
@@ -35,4 +38,5 @@ __all__ = [
     "sliding_window_slabs",
     "test_time_augmentation",
     "turn_views",
+    "write_slabs",
 ]
