@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from io import FileIO
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,7 @@ _PACKAGES = {
 }
 
 
+@runtime_checkable
 class _Decoder(Protocol):
     """``pydicom.pixels.Decoder`` as it is used here."""
 
