@@ -111,14 +111,14 @@ def _start(head: bytes, path: str) -> int:
 
 def _syntax(meta: Elements, head: bytes, at: int, path: str) -> Syntax:
     uid = meta.text(TRANSFER_SYNTAX)
-    if not uid:  # files from before part 10 existed
+    if not uid and not meta.values:  # files from before part 10 existed
         uid = EXPLICIT if head[at + 4 : at + 6].isalpha() else IMPLICIT
     if uid not in SYNTAXES:
         raise FormatError(
             "one that medkit knows",
             path=path,
             field="TransferSyntaxUID",
-            value=uid[:80],
+            value=uid[:80] or "none",
             remedy="Convert the file to explicit little endian, e.g. with dcmconv or gdcmconv.",
         )
     return SYNTAXES[uid]

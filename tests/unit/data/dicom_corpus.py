@@ -402,6 +402,8 @@ def _bad_files() -> Iterator[Bad]:
     yield Bad("RLE without fragments", edited(native), FormatError, "of undefined length")
     unknown = lambda c: c.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0")  # noqa: E731
     yield Bad("unknown syntax", edited(unknown), FormatError, "must be one that medkit knows")
+    none = put(b"\2\0\x10\0UI", b"\2\0\x11\0UI")
+    yield Bad("no syntax", none, FormatError, "got none")
     yield Bad("20000 nested sequences", _nested, LimitError, "at most 64 sequences inside")
     yield Bad("deflate bomb", _bomb, TruncatedError, "complete to byte 2147")
 
