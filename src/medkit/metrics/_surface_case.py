@@ -2,20 +2,17 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.metrics._accumulator import Accumulator, Options
-from medkit.metrics._boxes import class_boxes, joint_box, mask_box
-from medkit.metrics._overlap_score import as_scores, stack_counts
+from medkit.metrics._accumulator import Options
+from medkit.metrics._mask_score import CaseMasks, ValueScore, score_masks, spatial_size
 from medkit.metrics._scores import Scores
 from medkit.metrics._surface import SURFACES, Surface, SurfaceDistances, surface_distances
-from medkit.ops import hard_overlap
 
 Spacing = float | Sequence[float] | None
 
@@ -50,85 +47,29 @@ def score_surfaces(
         limit: Distance in mm beyond which the formula does not tell distances apart.
     """
     check.one_of("surface", surface, SURFACES)
-    overlap = hard_overlap(
-        prediction, target, num_classes=num_classes, ignore_index=ignore_index, mask=mask
-    )
-    counts = stack_counts(overlap)
-    size = _spatial(prediction, target)
-    if len(size) not in (2, 3):
-        raise check.fail("target", "with two or three spatial axes", f"shape {tuple(target.shape)}")
+
+    def of_masks(case: CaseMasks) -> float:
+        distances = surface_distances(case.prediction, case.target, edges, surface, limit=limit)
+        return formula(distances, case.column)
+
+    size = spatial_size(prediction, target)
     given = check.per_axis("spacing", 1 if spacing is None else spacing, len(size))
     edges = [check.positive("spacing", edge) for edge in given]
     if worst is None:
         worst = math.hypot(*(n * s for n, s in zip(size, edges, strict=True)))
-    values = torch.full(counts.shape[:2], worst, dtype=torch.float64)
-    counted = _counted(target, size, ignore_index, mask)
-    for row in range(len(values)):
-        kept = None if counted is None else counted[row]
-        p, t = prediction[row].cpu().numpy(), target[row].cpu().numpy()
-        if target.dtype == torch.bool:
-            pairs = _masks(p, t, kept)
-        else:
-            pairs = _classes(p.reshape(size), t.reshape(size), kept, counts.shape[1])
-        for column, predicted, true in pairs:
-            if column or include_background:
-                distances = surface_distances(predicted, true, edges, surface, limit=limit)
-                values[row, column] = formula(distances, column)
-    return as_scores(counts.cpu(), values, include_background=include_background)
+    return score_masks(
+        prediction,
+        target,
+        of_masks,
+        num_classes=num_classes,
+        include_background=include_background,
+        ignore_index=ignore_index,
+        mask=mask,
+        worst=worst,
+    )
 
 
-def _spatial(prediction: Tensor, target: Tensor) -> tuple[int, ...]:
-    """Return the spatial size of class maps, with or without a channel axis, or of masks."""
-    if target.dtype == torch.bool:
-        return tuple(target.shape[2:])
-    first = min(prediction.ndim, target.ndim)
-    shorter = prediction if prediction.ndim == first else target
-    if prediction.ndim == target.ndim and target.ndim > 3 and target.shape[1] == 1:
-        return tuple(target.shape[2:])
-    return tuple(shorter.shape[1:])
-
-
-def _masks(
-    prediction: np.ndarray, target: np.ndarray, kept: np.ndarray | None
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield each channel with its two masks, where both have voxels, cropped to them."""
-    for column, (p, t) in enumerate(zip(prediction, target, strict=True)):
-        both = [each if kept is None else each & kept for each in (p, t)]
-        boxes = [mask_box(each) for each in both]
-        if boxes[0] and boxes[1]:
-            box = joint_box(boxes[0], boxes[1])
-            yield column, both[0][box], both[1][box]
-
-
-def _classes(
-    prediction: np.ndarray, target: np.ndarray, kept: np.ndarray | None, classes: int
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield each class with its two masks, where both have voxels, cropped to them."""
-    both = [each if kept is None else np.where(kept, each, -1) for each in (prediction, target)]
-    boxes = [class_boxes(each, classes) for each in both]
-    for column in range(classes):
-        p, t = (
-            mask_box(e == 0) if not column else b[column] for e, b in zip(both, boxes, strict=True)
-        )
-        if p and t:
-            box = joint_box(p, t)
-            yield column, both[0][box] == column, both[1][box] == column
-
-
-def _counted(
-    target: Tensor, size: tuple[int, ...], ignore_index: int | None, mask: Tensor | None
-) -> np.ndarray | None:
-    """Return which voxels count, or None for all."""
-    if ignore_index is None and mask is None:
-        return None
-    shape = (len(target), *size)
-    counted = np.ones(shape, dtype=bool) if mask is None else mask.cpu().numpy().reshape(shape)
-    if ignore_index is not None:
-        counted = counted & (target.cpu().numpy().reshape(shape) != ignore_index)
-    return counted
-
-
-class SurfaceScore(Accumulator):
+class SurfaceScore(ValueScore):
     """A value and a status for every case and class seen so far.
 
     Args:
@@ -138,8 +79,6 @@ class SurfaceScore(Accumulator):
         spacing: Edges of a voxel in mm, of all cases for which ``update`` names none.
         surface: What the surface is made of.
     """
-
-    perfect: float = 0.0
 
     def __init__(
         self,
@@ -193,21 +132,7 @@ class SurfaceScore(Accumulator):
             spacing: Edges of a voxel of these cases in mm; None takes that of the accumulator.
         """
         edges = self.spacing if spacing is None else spacing
-        scores = self.score(prediction, target, mask=mask, spacing=edges)
-        self._take(torch.stack([scores.values, scores.status.double()], dim=-1))
-
-    def compute(self) -> Scores:
-        """Return the scores of all cases seen so far, in the order they came in.
-
-        Raises:
-            ValueError: If there was none.
-        """
-        if not self.num_cases:
-            raise check.fail(type(self).__name__, "updated before compute()", "no cases")
-        values, status = self.rows.unbind(-1)
-        first = 0 if self.include_background else 1
-        classes = tuple(range(first, first + values.shape[1]))
-        return Scores(values, status.to(torch.uint8), classes, self.perfect)
+        self._keep(self.score(prediction, target, mask=mask, spacing=edges))
 
     @property
     def options(self) -> Options:
