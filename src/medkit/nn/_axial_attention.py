@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from medkit._core import check
 from medkit.nn._attention import attend, check_heads
 from medkit.nn._image import check_image
-from medkit.nn._layout import channels_first, channels_last
 from medkit.nn._norm import Make
+from medkit.ops import channels_first, channels_last
 
 
 class LineAttention(nn.Module):

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from medkit._core import check
 from medkit.nn._batch_norm import evaluation_affine, is_hooked
 from medkit.nn._depthwise_conv import depthwise_conv
-from medkit.nn._layout import channels_first, channels_last
 from medkit.nn._norm import EFFICIENT_BATCH_NORM, Make
 from medkit.nn._pointwise_conv import pointwise_conv
+from medkit.ops import channels_first, channels_last
 
 CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 

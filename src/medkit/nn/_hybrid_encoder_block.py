@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from medkit._core import check
 from medkit.nn._axial_attention import AxialAttention2D, AxialAttention3D
 from medkit.nn._image import check_image
-from medkit.nn._layout import channels_first, channels_last
 from medkit.nn._mbconv import MBConv2D, MBConv3D
 from medkit.nn._multi_head_self_attention import (
     MultiHeadSelfAttention2D,
@@ -25,6 +24,7 @@ from medkit.nn._spatial_reduction_attention import (
     SpatialReductionAttention3D,
 )
 from medkit.nn._window_attention import WindowAttention2D, WindowAttention3D
+from medkit.ops import channels_first, channels_last
 
 Transformer = Literal["full", "window", "axial", "reduced"]
 

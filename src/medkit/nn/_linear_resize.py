@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from medkit.nn._layout import channels_first, channels_last
 from medkit.nn._precision import at_least_float32, without_autocast
+from medkit.ops import channels_first, channels_last
 
 MODES = {2: "bilinear", 3: "trilinear"}
 

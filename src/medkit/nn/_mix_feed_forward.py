@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from medkit.nn._batch_norm import evaluation_affine, is_hooked
 from medkit.nn._depthwise_conv import DepthwiseConv, depthwise_conv
-from medkit.nn._layout import channels_first, channels_last
+from medkit.ops import channels_first, channels_last
 
 
 class NormalizedDepthwiseConv(nn.Module):

@@ -1,4 +1,9 @@
-"""The Mix Transformer (MiT), the encoder of SegFormer."""
+"""The Mix Transformer (MiT), the encoder of SegFormer.
+
+Inside, a map is ``(batch, *grid, channel)``: linear layers and norms read it as it is, and its
+channels-first view is what PyTorch calls ``channels_last`` memory, which the convolutions take
+without a copy.
+"""
 
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple, cast
@@ -9,7 +14,6 @@ from torch import Tensor, nn
 
 from medkit._core import check
 from medkit.nn._image import check_image
-from medkit.nn._layout import channels_first, channels_last
 from medkit.nn._mix_transformer_block import MixTransformerBlock
 from medkit.nn._patch_embed import PatchEmbed2D, PatchEmbed3D
 from medkit.nn._recompute import run
@@ -23,6 +27,7 @@ from medkit.nn._segformer_profile import (
     numerics,
     stage_sizes,
 )
+from medkit.ops import channels_first, channels_last
 
 STRIDES = (4, 2, 2, 2)
 

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 from medkit.nn._batch_norm import make_batch_norm
 from medkit.nn._drop_path import DropPath
-from medkit.nn._layout import channels_first, channels_last
 from medkit.nn._mix_feed_forward import MixFeedForward
 from medkit.nn._segformer_profile import Numerics
 from medkit.nn._spatial_reduction_attention import (
     SpatialReductionAttention2D,
     SpatialReductionAttention3D,
 )
+from medkit.ops import channels_first, channels_last
 
 
 class MixTransformerBlock(nn.Module):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from medkit.nn._attention import attend, check_heads
 from medkit.nn._image import check_image
-from medkit.nn._layout import channels_first, channels_last
 from medkit.nn._norm import Make
+from medkit.ops import channels_first, channels_last
 
 
 class MultiHeadSelfAttention(nn.Module):

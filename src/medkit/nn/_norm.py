@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medkit.nn._layout import channels_first, channels_last
+from medkit.ops import channels_first, channels_last
 
 Make = Callable[..., nn.Module]
 """Makes a layer: a norm from the number of channels, an activation or a drop from nothing."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from medkit._core import check
 from medkit.nn._image import check_image
-from medkit.nn._layout import channels_first, channels_last
+from medkit.ops import channels_first, channels_last
 
 
 class PatchEmbed(nn.Module):

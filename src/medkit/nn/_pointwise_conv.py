@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medkit.nn._layout import channels_first, channels_last
+from medkit.ops import channels_first, channels_last
 
 
 class PointwiseConv(nn.Module):

@@ -9,7 +9,12 @@ from medkit.nn._factory import Factory
 
 
 class Gate(nn.Module):
-    """The factor in [0, 1] for each position of a map, from the map and a coarser one."""
+    """The factor in [0, 1] for each position of a map, from the map and a coarser one.
+
+    The formula of ``AttentionGate2D`` with the names of the published program's tensors. Maps
+    here are as large as the image, where resizing by products takes ten times the multiply-adds
+    of the rest of the gate.
+    """
 
     def __init__(self, channels: int, gate: int, inner: int, factory: Factory) -> None:
         super().__init__()

@@ -10,8 +10,8 @@ from medkit._core import check
 from medkit.nn._attention import attend, check_heads
 from medkit.nn._conv import CONV
 from medkit.nn._image import check_image
-from medkit.nn._layout import channels_first, channels_last
 from medkit.nn._norm import Make
+from medkit.ops import channels_first, channels_last
 
 
 class SpatialReductionAttention(nn.Module):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from medkit._core import check
 from medkit.nn._attention import attend, check_heads
 from medkit.nn._image import check_image
-from medkit.nn._layout import channels_first, channels_last
 from medkit.nn._norm import Make
 from medkit.nn._windows import (
     Axis,
@@ -23,6 +22,7 @@ from medkit.nn._windows import (
     split_windows,
     visible,
 )
+from medkit.ops import channels_first, channels_last
 
 
 class WindowAttention(nn.Module):

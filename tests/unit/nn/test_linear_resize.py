@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medkit.nn._layout import channels_first, channels_last
+from medkit.ops import channels_first, channels_last
 from medkit.nn._linear_resize import add_resized, interpolation_matrix, resize_linear
 from medkit.testing import assert_close
 
