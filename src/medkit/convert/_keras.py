@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ from medkit.nn import KerasResNetV2, SegFormer2D, SegFormer3D
 
 _COUNTER = "num_batches_tracked"
 _FLOATS = ("float16", "float32", "float64")
+_RESAVE = (
+    "TensorFlow 2.13 to 2.15 laid it out so; load it there and save the weights to a name that "
+    "ends in .h5 but not in .weights.h5"
+)
 
 
 class _Layout(NamedTuple):
@@ -175,7 +179,8 @@ def _match(
     layout = next((known for known in (_LEGACY, _KERAS_3) if known.recognizes(file)), None)
     if layout is None:
         rule, value = "laid out as Keras does", f"groups {', '.join(file.groups[:3]) or 'none'}"
-        raise FormatError(rule, path=file.path, field="file", value=value)
+        remedy = _RESAVE if _keras3_layout.KERAS_2_ROOT in file.groups else ""
+        raise FormatError(rule, path=file.path, field="file", value=value, remedy=remedy)
     missing = {layout.place(slot): slot for slot in slots(layers)}
     arrays: dict[str, Slot] = {}
     unexpected: list[str] = []
@@ -185,7 +190,7 @@ def _match(
         else:
             unexpected.append(array)
     misshapen = [
-        f"{array}: {found} in the file, {expected} in the module"
+        f"{array}: {found.shape} {_kind(found.dtype)} in the file, {expected} in the module"
         for array, slot in arrays.items()
         for found in [file.arrays[array]]
         for expected in [slot.to_keras(_like(own[slot.tensor])).shape]
@@ -200,6 +205,11 @@ def _match(
             misshapen=misshapen,
         )
     return arrays
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    """Return the name of a type; h5py gives bfloat16 as two bytes without a meaning."""
+    return "of two raw bytes, as Keras stores bfloat16" if dtype.str == "|V2" else dtype.name
 
 
 def _like(tensor: Tensor) -> Array:

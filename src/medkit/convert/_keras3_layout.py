@@ -12,6 +12,8 @@ from medkit._core.hdf5 import Hdf5File, Written
 from medkit.convert._keras_layer import Array, Layer, Slot
 
 ROOT = "layers"
+KERAS_2_ROOT = "_layer_checkpoint_dependencies"
+"""Where TensorFlow 2.13 to 2.15 put the layers, numbered in another way."""
 _NO_WEIGHTS = re.compile(r"(^|/)(optimizer/|seed_generator(_\d+)?/)")
 
 

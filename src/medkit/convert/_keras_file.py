@@ -14,6 +14,8 @@ from medkit.data import FormatError
 
 _MEMBER = "model.weights.h5"
 _ZIP = b"PK"
+_JSON = b"{"
+_UNSHARD = "Load it with Keras and save the weights without max_shard_size"
 _LENGTHS = 26  # bytes of a member before the lengths of its name and of what follows
 _BLOCK = 1 << 20
 
@@ -22,8 +24,12 @@ _BLOCK = 1 << 20
 def open_keras_file(path: str | os.PathLike[str]) -> Generator[Hdf5File]:
     """Open the HDF5 file that holds the weights; its first bytes say where that is."""
     with Path(path).open("rb") as stream:
-        is_archive = stream.read(2) == _ZIP
-    if not is_archive:
+        start = stream.read(2)
+    if start[:1] == _JSON:
+        value = "JSON, as Keras writes to name the shards of a model"
+        rule = "the one file of all weights"
+        raise FormatError(rule, path=os.fspath(path), field="file", value=value, remedy=_UNSHARD)
+    if start != _ZIP:
         with open_hdf5(path) as file:
             yield file
         return

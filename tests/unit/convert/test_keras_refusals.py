@@ -214,6 +214,55 @@ def test_names_win_over_numbers(folder: Path, tmp_path: Path) -> None:
         assert torch.equal(x, y)
 
 
+def test_keras_2_puts_a_number_behind_each_variable(folder: Path, tmp_path: Path) -> None:
+    def number(file: h5py.File) -> None:
+        for array in arrays(folder / "resnet.h5"):
+            file.move(array, f"{array}:0")
+
+    a, b = resnet(), resnet()
+    load_keras_weights(a, changed(folder, "resnet.h5", tmp_path, number))
+    load_keras_weights(b, folder / "resnet.h5")
+
+    assert arrays(tmp_path / "resnet.h5")[0].endswith(":0")
+    for name, tensor in a.state_dict().items():
+        assert torch.equal(tensor, b.state_dict()[name]), name
+
+
+def test_the_layout_of_tensorflow_2_13_is_refused_with_a_way_out(
+    folder: Path, tmp_path: Path
+) -> None:
+    root = "_layer_checkpoint_dependencies"
+    path = changed(folder, "resnet.weights.h5", tmp_path, lambda file: file.move("layers", root))
+
+    refused(resnet(), path, FormatError, "TensorFlow 2.13 to 2.15 .* save the weights to a name")
+
+
+def test_bfloat16_is_refused_by_its_name(folder: Path, tmp_path: Path) -> None:
+    """Keras stores it as an opaque type of two bytes with an attribute."""
+    array = "layers/conv2d/vars/0"
+
+    def retype(file: h5py.File) -> None:
+        shape = file[array].shape
+        del file[array]
+        file[array] = np.zeros(shape, "V2")
+        file[array].attrs["dtype"] = "bfloat16"
+
+    path = changed(folder, "resnet.weights.h5", tmp_path, retype)
+
+    error = refused(resnet(), path, WeightsError, "1 of another shape or type .*bfloat16")
+
+    assert isinstance(error, WeightsError)
+    shape, kind = "(7, 7, 3, 2)", "of two raw bytes, as Keras stores bfloat16"
+    assert error.misshapen == (f"{array}: {shape} {kind} in the file, {shape} in the module",)
+
+
+def test_a_list_of_shards_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "model.weights.json"
+    path.write_text('{"metadata": {}, "weight_map": {"/layers/conv2d/vars": ["a.weights.h5"]}}')
+
+    refused(resnet(), path, FormatError, "shards of a model.* without max_shard_size")
+
+
 def test_another_network_is_named(folder: Path) -> None:
     refused(segformer(), folder / "resnet.weights.h5", WeightsError, "those of SegFormer3D; got")
     refused(resnet(), folder / "segformer.weights.h5", WeightsError, "those of KerasResNetV2; got")
