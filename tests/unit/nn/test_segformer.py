@@ -51,16 +51,20 @@ def test_parameters_of_the_variants(variant: str) -> None:
 
 
 def multiply_adds(size: int) -> float:
+    def added_products(sums, left, right, **_: object) -> int:  # which PyTorch forgets in place
+        return 2 * math.prod(left) * right[-1]
+
     model = SegFormer3D(device="meta").eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    more = {torch.ops.aten.baddbmm_: added_products}
+    with FlopCounterMode(display=False, custom_mapping=more) as counter, torch.no_grad():
         model(torch.empty(1, 4, size, size, size, device="meta"))
     return counter.get_total_flops() / 2
 
 
 def test_multiply_adds() -> None:
     """The published program takes 15.55e9 at 128^3 and 5.86e9 at 96^3, attention included."""
-    assert multiply_adds(128) < 7.5e9
-    assert multiply_adds(96) < 2.5e9
+    assert multiply_adds(128) == pytest.approx(7.70e9, rel=1e-3)
+    assert multiply_adds(96) < 0.45 * 5.86e9
 
 
 def tiny(**options: object) -> SegFormer3D:
