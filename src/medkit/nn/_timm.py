@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from medkit._core import check, optional
 from medkit.nn._image import check_image
+from medkit.nn._recompute import run_any
 from medkit.nn._unet import UNet2D
 
 
@@ -118,6 +119,10 @@ class TimmUNet(nn.Module):
         dropout: Probability of dropping a channel after each block of the decoder while training.
         drop_path_rate: Probability of dropping the backbone's last block for a sample while
             training; timm spreads it over the blocks. 0 leaves it to ``options``.
+        checkpoint: Whether to keep only the backbone's maps and the inputs of each level of the
+            decoder while training, and to compute the backbone, as a whole, and each level again
+            in the backward pass: less memory for more time, the same numbers.
+            ``medkit.train.checkpoint_blocks`` makes finer steps.
         options: More arguments of ``timm.create_model``, by name.
         device: Where the parameters are put.
         dtype: Type of the parameters.
@@ -153,6 +158,7 @@ class TimmUNet(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
         dropout: float = 0.0,
         drop_path_rate: float = 0.0,
+        checkpoint: bool = False,
         options: Mapping[str, object] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -173,12 +179,13 @@ class TimmUNet(nn.Module):
         self.unet: UNet2D = UNet2D(
             in_channels,
             num_classes,
-            encoder=_WithImage(encoder),
+            encoder=_WithImage(encoder, checkpoint=checkpoint),
             decoder_channels=widths if decoder_channels is None else decoder_channels,
             deep_supervision=deep_supervision,
             norm=norm,
             activation=activation,
             dropout=dropout,
+            checkpoint=checkpoint,
             device=device,
             dtype=dtype,
         )
@@ -217,8 +224,9 @@ class TimmUNet(nn.Module):
 class _WithImage(nn.Module):
     """An encoder whose finest map is the image itself."""
 
-    def __init__(self, encoder: TimmEncoder) -> None:
+    def __init__(self, encoder: TimmEncoder, *, checkpoint: bool) -> None:
         super().__init__()
+        self.checkpoint: bool = checkpoint
         self.encoder: TimmEncoder = encoder
         self.channels: tuple[int, ...] = (encoder.in_channels, *encoder.channels)
         self.strides: tuple[int, ...] = (1, *encoder.strides)
@@ -226,4 +234,5 @@ class _WithImage(nn.Module):
     def forward(
         self, input: Float[Tensor, "batch in_channels height width"]
     ) -> list[Float[Tensor, "batch _ ..."]]:
-        return [input, *self.encoder(input)]
+        maps = run_any(self.encoder, input, recompute=self.checkpoint)
+        return [input, *cast("Sequence[Tensor]", maps)]

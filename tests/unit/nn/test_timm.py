@@ -152,3 +152,29 @@ def test_normalisation_of_the_decoder_is_the_callers() -> None:
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in decoder.modules())
     x = torch.randn(1, 1, 33, 32)
     assert_close(model.eval()(x), model(x))
+
+
+def test_checkpoints_change_nothing_but_what_is_kept() -> None:
+    x = torch.randn(2, 1, 64, 64)
+    plain = TimmUNet(1, 2, backbone="test_resnet").train()
+    lean = TimmUNet(1, 2, backbone="test_resnet", checkpoint=True).train()
+    lean.load_state_dict(plain.state_dict())
+    kept: dict[str, int] = {}
+
+    for name, model in (("plain", plain), ("lean", lean)):
+        storages: dict[int, torch.UntypedStorage] = {}
+
+        def pack(tensor: torch.Tensor, storages=storages) -> torch.Tensor:
+            storages[tensor.data_ptr()] = tensor.untyped_storage()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            y = model(x)
+        kept[name] = sum(storage.nbytes() for storage in storages.values())
+        y.square().mean().backward()
+
+    for (name, a), b in zip(plain.named_parameters(), lean.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad), name
+    for (name, a), b in zip(plain.named_buffers(), lean.buffers(), strict=True):
+        assert torch.equal(a, b), name
+    assert kept["lean"] < 0.5 * kept["plain"]
