@@ -114,6 +114,10 @@ class DepthwiseSeparableConv3D(DepthwiseSeparableConv):
     The numbers are those of timm's ``DepthwiseSeparableConv`` with the same weights. MobileNetV1
     has an activation behind the second norm and no shortcut: put one behind the block for it.
 
+    On a CPU maps are put into channels-last memory, which halves the time of the block. For an
+    image that comes in channels first, that copy makes evaluation 1.2 times as slow as timm's;
+    training is as fast, and so is an image that is in that memory already.
+
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
