@@ -148,9 +148,7 @@ def _fill(file: FileIO | BytesIO, raw: np.ndarray, path: str) -> None:
 def _scale(values: np.ndarray, out: np.ndarray, layout: PixelLayout, plane: Plane) -> None:
     """Write slope * value + inter, computed without overflow and rounded once."""
     unused = layout.bits_allocated - layout.bits_stored
-    if unused and layout.kind == "u":  # old files keep overlays there
-        values &= (1 << layout.bits_stored) - 1
-    elif unused:
+    if unused:  # old files keep overlays there; signed values are to be extended
         values <<= unused
         values >>= unused
     slope, inter = plane.frame.slope, plane.frame.inter
