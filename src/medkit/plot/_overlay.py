@@ -75,15 +75,15 @@ def overlay(
     for name, one in labels.items():
         if one.shape != array.shape:
             raise check.fail(f"maps[{name!r}]", f"of shape {array.shape}", f"shape {one.shape}")
-        _check_place(name, image, (maps or {})[name])
-    lengths, directions = _geometry(image, spacing, axcodes)
+        check_place(name, image, (maps or {})[name])
+    lengths, directions = geometry(image, spacing, axcodes)
     check.one_of("convention", convention, ("neurological", "radiological"))
     cuts = planes(directions, radiological=convention == "radiological")
     shown = [plane for plane in cuts if min(plane.size(array.shape)) > 1]
-    paints = _paints(labels.values(), names, colors, check.fraction("alpha", alpha))
+    paints = label_paints(labels.values(), names, colors, check.fraction("alpha", alpha))
     at = _position(position, array.shape, next(iter(labels.values()), None), list(paints))
     page = Page(shown, array.shape, lengths, rows=["Image", *labels], legend=bool(labels))
-    window = _window(array)
+    window = grey_window(array)
     for row, one in enumerate([None, *labels.values()]):
         for column, plane in enumerate(shown):
             index = at[plane.through]
@@ -100,12 +100,12 @@ def overlay(
     return page.figure
 
 
-class _Paint(NamedTuple):
+class Paint(NamedTuple):
     name: str
     color: Color
 
 
-def _check_place(name: str, image: Image, one: Image) -> None:
+def check_place(name: str, image: Image, one: Image) -> None:
     """Raise where image and map are volumes in different places: no voxel may be off by 0.1 mm."""
     if not isinstance(image, Volume) or not isinstance(one, Volume):
         return
@@ -115,7 +115,7 @@ def _check_place(name: str, image: Image, one: Image) -> None:
         raise check.fail(f"maps[{name!r}]", "where the image is", f"a map {off:.3g} mm off")
 
 
-def _geometry(
+def geometry(
     image: Image, spacing: Sequence[float | int] | None, axcodes: str | None
 ) -> tuple[tuple[float, ...], str | None]:
     """Return spacing and directions: as given, else the volume's, else 1 and none."""
@@ -132,12 +132,12 @@ def _geometry(
     return lengths, axcodes
 
 
-def _paints(
+def label_paints(
     maps: Iterable[np.ndarray],
     names: Mapping[int, str] | None,
     colors: Sequence[str] | None,
     alpha: float,
-) -> dict[int, _Paint]:
+) -> dict[int, Paint]:
     """Return name and colour of each label."""
     if names is None:
         values = sorted({int(value) for one in maps for value in np.unique(one)} - {0})
@@ -147,10 +147,10 @@ def _paints(
         raise check.fail("colors", f"{len(names)}, one per label", list(chosen))
     to_rgba = require("matplotlib.colors", extra="plot").to_rgba
     pairs = zip(names.items(), chosen, strict=True)
-    return {value: _Paint(name, to_rgba(color, alpha)) for (value, name), color in pairs}
+    return {value: Paint(name, to_rgba(color, alpha)) for (value, name), color in pairs}
 
 
-def _painted(labels: np.ndarray, paints: Mapping[int, _Paint]) -> np.ndarray:
+def _painted(labels: np.ndarray, paints: Mapping[int, Paint]) -> np.ndarray:
     """Return the colour (RGBA) of every pixel; other labels stay clear."""
     colors = np.zeros((*labels.shape, 4), np.float32)
     for value, paint in paints.items():
@@ -177,7 +177,7 @@ def _position(
     return tuple(int(inside.sum(axis=axes).argmax()) for axes in others)
 
 
-def _window(image: np.ndarray) -> tuple[float, float]:
+def grey_window(image: np.ndarray) -> tuple[float, float]:
     """Return the intensities that become black and white."""
     finite = image[np.isfinite(image)]
     low, high = np.percentile(finite, (0.5, 99.5)) if finite.size else (0.0, 1.0)

@@ -126,10 +126,10 @@ class Panel(NamedTuple):
         height, width = self.size
         top, bottom, left, right = self.plane.letters
         inset = 0.02 * width
-        self._write(top, (width / 2, inset), va="top")
-        self._write(bottom, (width / 2, height - inset), va="bottom")
-        self._write(left, (inset, height / 2), ha="left")
-        self._write(right, (width - inset, height / 2), ha="right")
+        self.write(top, (width / 2, inset), va="top")
+        self.write(bottom, (width / 2, height - inset), va="bottom")
+        self.write(left, (inset, height / 2), ha="left")
+        self.write(right, (width - inset, height / 2), ha="right")
 
     def scale_bar(self) -> None:
         """Draw a bar of 1, 2 or 5 times a power of ten mm, at most a third of the width."""
@@ -137,7 +137,7 @@ class Panel(NamedTuple):
         length = round_length(width / 3)
         x, y = 0.05 * width, height - 0.05 * width
         self.axes.plot([x, x + length], [y, y], color="white", linewidth=3, solid_capstyle="butt")
-        self._write(f"{length:g} mm", (x + length / 2, y - 0.02 * width), va="bottom")
+        self.write(f"{length:g} mm", (x + length / 2, y - 0.02 * width), va="bottom")
 
     def outline(self, boxes: Mapping[str, Box], index: int, *, named: bool) -> None:
         """Draw the boxes that the plane cuts."""
@@ -163,9 +163,9 @@ class Panel(NamedTuple):
             self.axes.add_patch(frame)
             if named:
                 inset = 0.02 * self.size[1]
-                self._write(name, (x + inset, y + inset), ha="left", va="top")
+                self.write(name, (x + inset, y + inset), ha="left", va="top")
 
-    def _write(
+    def write(
         self, text: str, place: tuple[float, float], *, ha: str = "center", va: str = "center"
     ) -> None:
         """Write white letters with a dark edge; I, for inferior, has its bars."""

@@ -92,6 +92,12 @@ def as_array(name: str, image: Volume | Tensor | np.ndarray) -> np.ndarray:
     return array
 
 
+def centres(length: float, count: int, *, beyond: int = 0) -> np.ndarray:
+    """Return where the pixels of a row lie, and ``beyond`` more at both ends."""
+    step = length / count
+    return np.linspace((0.5 - beyond) * step, length - (0.5 - beyond) * step, count + 2 * beyond)
+
+
 def _axis(axcodes: str, positive: str) -> int:
     """Find the array axis that runs along a direction, either way."""
     return next(i for i, code in enumerate(axcodes) if code in (positive, _OPPOSITE[positive]))
