@@ -5,6 +5,7 @@ from medkit.metrics._average_surface_distance import (
     AverageSurfaceDistance,
     average_surface_distance,
 )
+from medkit.metrics._bootstrap import Interval, bootstrap_interval
 from medkit.metrics._calibration import Calibration, CalibrationResult, calibration
 from medkit.metrics._cldice import ClDiceScore, cldice_score
 from medkit.metrics._confusion import (
@@ -42,6 +43,7 @@ __all__ = [
     "ConfusionScores",
     "DiceScore",
     "HausdorffDistance",
+    "Interval",
     "IoUScore",
     "LayerBoundaryErrors",
     "LayerErrors",
@@ -54,6 +56,7 @@ __all__ = [
     "VariationOfInformation",
     "auroc",
     "average_surface_distance",
+    "bootstrap_interval",
     "calibration",
     "cldice_score",
     "confusion_matrix",

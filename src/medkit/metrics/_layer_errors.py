@@ -284,8 +284,9 @@ def _errors(pairs: np.ndarray, spacing: float) -> list[float]:
     p, t = pairs[:, 0], pairs[:, 1]
     error = p - t
     sizes = np.abs(error)
-    shared = float(np.mean((p - p.mean()) * (t - t.mean())))
-    spread = float(p.var() + t.var() + (p.mean() - t.mean()) ** 2)
+    moments = np.cov(pairs, rowvar=False, bias=True)
+    shared = float(moments[0, 1])
+    spread = float(moments[0, 0] + moments[1, 1]) + float(np.mean(error)) ** 2
     lengths = (
         float(np.mean(sizes)),
         math.sqrt(float(np.mean(error**2))),

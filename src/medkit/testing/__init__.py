@@ -1,6 +1,7 @@
 """Contract checks that a part, yours or ours, can be held to."""
 
 from medkit.testing._check_loss import check_loss, loss_laws, loss_report
+from medkit.testing._check_metric import check_metric, metric_laws, metric_report
 from medkit.testing._check_module import check_module, module_laws, module_report
 from medkit.testing._check_transform import check_transform, transform_laws, transform_report
 from medkit.testing._close import assert_close
@@ -12,10 +13,13 @@ __all__ = [
     "Verdict",
     "assert_close",
     "check_loss",
+    "check_metric",
     "check_module",
     "check_transform",
     "loss_laws",
     "loss_report",
+    "metric_laws",
+    "metric_report",
     "module_laws",
     "module_report",
     "transform_laws",
