@@ -62,15 +62,17 @@ CASES: dict[str, list[Transform]] = {
     "SpatialCrop": [mt.SpatialCrop(size=(9, 50, 8), start=(2, 0, 20))],
     "WindowIntensity": [mt.WindowIntensity(centre=0.5, width=0.5)],
 }
-IN_2D: dict[str, list[Transform]] = {}
+IN_2D: dict[str, list[Transform]] = {
+    "EqualizeContrast": [mt.EqualizeContrast(tiles=2)],
+    "NormalizeStains": [mt.NormalizeStains()],
+    "RandomStainJitter": [mt.RandomStainJitter(**SURE)],
+}
 OPEN = ("Transform",)
 TRANSFORMS = {
     name
     for name in mt.__all__
     if inspect.isclass(getattr(mt, name)) and issubclass(getattr(mt, name), Transform)
 } - set(OPEN)
-FLAT = {"Orientation", "Spacing"}
-"""Transforms of volumes only."""
 
 
 def test_every_transform_has_a_case() -> None:

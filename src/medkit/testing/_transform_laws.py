@@ -47,6 +47,8 @@ class TransformSubject:
         """Return a sample whose image holds the index of each voxel, and its label their number."""
         axes = [torch.arange(float(n)) for n in self.shape]
         image = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+        spare = image.new_zeros(max(0, self.channels - len(image)), *self.shape)
+        image = torch.cat([image, spare])
         label = torch.arange(1, image[0].numel() + 1).reshape(1, *self.shape)
         return {"image": image, "label": label, "id": "places", **self._place()}
 
@@ -148,7 +150,7 @@ def _world_coordinates_follow(subject: TransformSubject) -> None:
         matrix = torch.tensor(np.linalg.solve(old.numpy(), new.numpy()))
         place = torch.einsum("ij,j...->i...", matrix[:3, :3], index)
         place = place + matrix[:3, 3].reshape(3, 1, 1, 1)
-        gap = (place - image).abs()[:, inside]
+        gap = (place - image[:3]).abs()[:, inside]
         if gap.numel() and float(gap.max()) > _EXACT:
             raise Violation(f"the affine is {float(gap.max()):.3g} voxels from where the image is")
 

@@ -2,6 +2,7 @@
 
 from medkit.transforms._affine import RandomAffine, RandomElastic
 from medkit.transforms._bias_field import apply_bias_field, num_bias_coefficients
+from medkit.transforms._clahe import EqualizeContrast, equalize_contrast
 from medkit.transforms._compose import Apply, Compose, OneOf, RandomApply, apply_to_batch
 from medkit.transforms._crops import (
     CropForeground,
@@ -49,6 +50,12 @@ from medkit.transforms._random_intensity import (
     RandomShiftIntensity,
 )
 from medkit.transforms._rotate import RandomRotate, Rotate
+from medkit.transforms._stain import (
+    NormalizeStains,
+    RandomStainJitter,
+    jitter_stains,
+    normalize_stains,
+)
 from medkit.transforms._transform import Applied, Transform
 from medkit.transforms._warp import Warp
 
@@ -57,9 +64,11 @@ __all__ = [
     "Apply",
     "Compose",
     "CropForeground",
+    "EqualizeContrast",
     "Flip",
     "NormalizeIntensity",
     "NormalizePercentiles",
+    "NormalizeStains",
     "OneOf",
     "Orientation",
     "Pad",
@@ -81,6 +90,7 @@ __all__ = [
     "RandomRotate90",
     "RandomShiftIntensity",
     "RandomSpatialCrop",
+    "RandomStainJitter",
     "ReplaceNonFinite",
     "Resize",
     "Rotate",
@@ -96,10 +106,13 @@ __all__ = [
     "adjust_gamma",
     "apply_bias_field",
     "apply_to_batch",
+    "equalize_contrast",
     "gaussian_blur",
+    "jitter_stains",
     "mixup",
     "normalize_intensity",
     "normalize_percentiles",
+    "normalize_stains",
     "num_bias_coefficients",
     "scale_intensity_range",
     "simulate_low_resolution",

@@ -1,5 +1,6 @@
 """Where each new voxel comes from, as one map, and the tensors that follow it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -19,6 +20,7 @@ _ZERO = 1e-12
 _WHOLE = 1e-9  # how far from whole numbers a map of voxels onto voxels may be, in voxels
 _LARGEST_FLOAT32_INTEGER = 2**24
 _FIXED_POINT_STEPS = 30
+_SLAB = 2**17  # voxels gone through at a time, for the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +237,8 @@ def _rescaled(
 def _sampled(warp: Warp, tensor: Tensor, mode: Interpolation, fill: float | None) -> Tensor:
     if mode == "cubic":
         return _cubic(warp, tensor, fill)
+    if mode == "nearest" and warp.displacement is None:
+        return _nearest(warp, tensor, fill)
     image = _interpolable(tensor, mode)
     if warp.displacement is None:
         grid = _affine_grid(warp, image)
@@ -251,6 +255,29 @@ def _sampled(warp: Warp, tensor: Tensor, mode: Interpolation, fill: float | None
     )[0]
     output = output + fill if fill else output
     return output.to(tensor.dtype) if mode == "nearest" else output
+
+
+def _nearest(warp: Warp, tensor: Tensor, fill: float | None) -> Tensor:
+    """Return the voxels nearest to the places of an affine warp, slab by slab."""
+    flat = tensor.flatten(1)
+    whole = torch.int32 if flat.shape[1] < 2**31 else torch.int64
+    slabs: list[Tensor] = []
+    thickness = max(1, _SLAB // max(1, math.prod(warp.size[1:])))
+    for start in range(0, warp.size[0], thickness):
+        part = min(thickness, warp.size[0] - start)
+        matrix = warp.matrix.copy()
+        matrix[:-1, -1] += start * matrix[:-1, 0] + 0.5
+        place = _positions(matrix, (part, *warp.size[1:]), flat.new_empty(0, dtype=torch.float32))
+        index = torch.zeros((), dtype=whole, device=tensor.device)
+        outside = torch.zeros((), dtype=torch.bool, device=tensor.device)
+        for count, along in zip(warp.old_size, place, strict=True):
+            voxel = along.floor_().to(whole)
+            limited = voxel.clamp(0, count - 1)
+            outside = outside | (limited != voxel)
+            index = index * count + limited
+        slab = flat[:, index.flatten()].reshape(-1, part, *warp.size[1:])
+        slabs.append(slab if fill is None else slab.masked_fill_(outside, fill))
+    return torch.cat(slabs, 1)
 
 
 def _interpolable(tensor: Tensor, mode: Interpolation) -> Tensor:

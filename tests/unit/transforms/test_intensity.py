@@ -47,6 +47,32 @@ def test_gamma_equals_scikit_image() -> None:
     assert_close(mt.adjust_gamma(image, gamma=1.7), torch.tensor(expected))
 
 
+@pytest.mark.parametrize("inverted", [False, True])
+def test_gamma_with_statistics_equals_monai(inverted: bool) -> None:
+    monai = pytest.importorskip("monai.transforms")
+    image = IMAGE[:1].float() * 7 - 2
+
+    adjust = monai.AdjustContrast(0.6, invert_image=inverted, retain_stats=True)
+
+    ours = mt.adjust_gamma(image, gamma=0.6, inverted=inverted, keeps_statistics=True)
+    # MONAI adds 1e-7 to the range, and its values reach 5
+    assert_close(ours, torch.as_tensor(adjust(image)), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("keeps_range", [False, True])
+def test_contrast_is_the_distance_from_the_mean(keeps_range: bool) -> None:
+    array = IMAGE.numpy()
+    mean = array.mean(axis=(1, 2, 3), keepdims=True)
+    expected = mean + 1.6 * (array - mean)
+    if keeps_range:
+        ends = (array.min(axis=(1, 2, 3), keepdims=True), array.max(axis=(1, 2, 3), keepdims=True))
+        expected = expected.clip(*ends)
+
+    result = mt.adjust_contrast(IMAGE, factor=1.6, keeps_range=keeps_range)
+
+    assert_close(result, torch.tensor(expected))
+
+
 def test_gamma_and_contrast_equal_batchgenerators() -> None:
     gamma = pytest.importorskip("batchgeneratorsv2.transforms.intensity.gamma")
     contrast = pytest.importorskip("batchgeneratorsv2.transforms.intensity.contrast")
