@@ -32,7 +32,7 @@ help: ## list the targets
 	@$(PIP_INSTALL) --constraint constraints.txt --editable ".[dev]"
 	@touch $@ .venv/.demo
 
-demo: .venv/.demo ## train SegFormer3D on a brain MRI and show what it predicts (writes out/)
+demo: .venv/.demo ## train SegFormer3D on a brain MRI, draw what it predicts (out/); ARGS=--resume goes on after Ctrl-C
 	$(BIN)/python examples/segment_brain_mri.py $(ARGS)
 
 test: .venv/.dev ## run the tests, with shapes checked at run time, and measure their coverage
@@ -43,11 +43,11 @@ test: .venv/.dev ## run the tests, with shapes checked at run time, and measure 
 
 check: lint types imports spelling test docs ## everything that CI runs
 
-lint: .venv/.dev
+lint: .venv/.dev ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/.dev
+types: .venv/.dev ## basedpyright, strict, and 100 % of the public types
 	$(BIN)/basedpyright
 	@# basedpyright looks for the package to verify on PYTHONPATH alone
 	@PYTHONPATH=src:$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])') \
@@ -55,10 +55,10 @@ types: .venv/.dev
 	@grep -E ' error: |completeness score' .venv/types.log
 	@grep -q 'completeness score: 100%' .venv/types.log
 
-imports: .venv/.dev
+imports: .venv/.dev ## import-linter: layers, cycles, optional packages
 	$(BIN)/lint-imports
 
-spelling: .venv/.dev
+spelling: .venv/.dev ## codespell
 	$(BIN)/codespell
 
 api: .venv/.dev ## write tests/api/public_api.txt anew after a change of the public API
