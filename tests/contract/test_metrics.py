@@ -11,6 +11,7 @@ from medkit.testing import metric_laws, metric_report
 
 STRUCTURES: dict[str, dict[str, object]] = {
     "AverageSurfaceDistance": {},
+    "BettiZeroError": {},
     "ClDiceScore": {},
     "DiceScore": {},
     "HausdorffDistance": {},

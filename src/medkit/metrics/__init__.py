@@ -5,6 +5,7 @@ from medkit.metrics._average_surface_distance import (
     AverageSurfaceDistance,
     average_surface_distance,
 )
+from medkit.metrics._betti_zero_error import BettiZeroError, betti_zero_error
 from medkit.metrics._bootstrap import Interval, bootstrap_interval
 from medkit.metrics._calibration import Calibration, CalibrationResult, calibration
 from medkit.metrics._cldice import ClDiceScore, cldice_score
@@ -36,6 +37,7 @@ __all__ = [
     "Auroc",
     "AurocResult",
     "AverageSurfaceDistance",
+    "BettiZeroError",
     "Calibration",
     "CalibrationResult",
     "ClDiceScore",
@@ -56,6 +58,7 @@ __all__ = [
     "VariationOfInformation",
     "auroc",
     "average_surface_distance",
+    "betti_zero_error",
     "bootstrap_interval",
     "calibration",
     "cldice_score",

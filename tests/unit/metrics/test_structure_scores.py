@@ -10,8 +10,10 @@ import torch
 from scipy import ndimage
 
 from medkit.metrics import (
+    BettiZeroError,
     ClDiceScore,
     VariationOfInformation,
+    betti_zero_error,
     cldice_score,
     surface_detection_score,
     surface_dice,
@@ -65,6 +67,32 @@ def test_variation_is_scikit_image_s(shape, seed) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("shape", [(14, 16, 12), (30, 40)])
+def test_parts_are_those_that_scikit_image_counts(shape, seed) -> None:
+    measure = pytest.importorskip("skimage.measure")
+    p, t = sheets(seed, shape)
+    counts = [measure.label(each, connectivity=each.ndim).max() for each in (p, t)]
+
+    ours = betti_zero_error(*batch(p, t))
+
+    assert ours.values.item() == abs(counts[0] - counts[1])
+    assert ours.perfect == 0.0
+
+
+def test_no_image_has_more_parts_than_the_worst_value() -> None:
+    nothing = torch.zeros(1, 1, 5, 4, 3, dtype=torch.bool)
+    grid = nothing.clone()
+    grid[..., ::2, ::2, ::2] = True
+
+    missed = betti_zero_error(nothing, grid)
+
+    assert missed.values.item() == 3 * 2 * 2
+    one = nothing.clone()
+    one[..., 0, 0, 0] = True
+    assert betti_zero_error(one, grid).values.item() == 3 * 2 * 2 - 1
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("shape", [(14, 16, 12), (30, 40)])
 def test_cldice_is_that_of_scikit_image_s_skeletons(shape, seed) -> None:
     morphology = pytest.importorskip("skimage.morphology")
     p, t = sheets(seed, shape)
@@ -91,7 +119,11 @@ def test_a_gap_costs_more_than_a_thick_wall() -> None:
 
 @pytest.mark.parametrize(
     ("function", "accumulator", "worst"),
-    [(cldice_score, ClDiceScore, 0.0), (variation_of_information, VariationOfInformation, 8.0)],
+    [
+        (cldice_score, ClDiceScore, 0.0),
+        (variation_of_information, VariationOfInformation, 8.0),
+        (betti_zero_error, BettiZeroError, 64.0),
+    ],
 )
 def test_statuses_and_accumulation(function, accumulator, worst) -> None:
     target = torch.zeros(4, 16, 16, dtype=torch.long)
