@@ -195,7 +195,7 @@ def _moved(tensor: Tensor, aligned: _Aligned, size: Sequence[int], fill: float) 
             flips.append(axis)
     image = image.flip(flips) if flips else image
     if tuple(image.shape[1:]) == tuple(size):
-        return image.clone(memory_format=torch.contiguous_format)
+        return image.contiguous() if flips else image.clone(memory_format=torch.contiguous_format)
     output = tensor.new_full((tensor.shape[0], *size), fill)
     if image.numel():
         output[tuple(output_place)] = image
