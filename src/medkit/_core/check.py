@@ -17,6 +17,13 @@ def fail(name: str, rule: str, got: object) -> ValueError:
     return ValueError(f"{name} must be {rule}; got {got if isinstance(got, str) else repr(got)}")
 
 
+def kind(name: str, value: object, kinds: type | tuple[type, ...], rule: str) -> None:
+    """Raise a ``TypeError`` unless ``value`` is of one of the kinds; ``rule`` says which."""
+    if not isinstance(value, kinds):
+        got = repr(value) if isinstance(value, Real | str) else type(value).__name__
+        raise TypeError(f"{name} must be {rule}; got {got}")
+
+
 def one_of(name: str, value: object, choices: Collection[object]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
     if value not in choices:

@@ -143,7 +143,11 @@ class MixTransformer(nn.Module):
                 differ and need no common divisor.
         """
         check_image(
-            input, channels=self.in_channels, dims=self.spatial_dims, minimum=self.minimum_size
+            input,
+            channels=self.in_channels,
+            dims=self.spatial_dims,
+            minimum=self.minimum_size,
+            weight=cast("Tensor", self.norm1.weight),
         )
         maps: list[Tensor] = []
         image = input

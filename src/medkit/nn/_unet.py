@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import prod
 from typing import ClassVar, cast
 
 import torch
@@ -50,6 +51,7 @@ class UNet(nn.Module):
         self.in_channels: int = check.integer("in_channels", in_channels, minimum=1)
         sizes = _channels(channels, encoder, dims)
         steps = _per_level("strides", _strides(strides, encoder, len(sizes)), len(sizes), dims)
+        self._one_position: PerAxis = tuple(prod(axis) for axis in zip(*steps, strict=True))
         kernels = _per_level("kernel_sizes", kernel_sizes or (3,) * len(sizes), len(sizes), dims)
         if any(k % 2 == 0 for kernel in kernels for k in kernel):
             raise check.fail("kernel_sizes", "odd", kernel_sizes)
@@ -128,8 +130,23 @@ class UNet(nn.Module):
         Args:
             input: As in ``forward``.
         """
-        check_image(input, channels=self.in_channels, dims=self.spatial_dims)
+        weight = cast("Tensor", self.heads[0].weight)
+        check_image(input, channels=self.in_channels, dims=self.spatial_dims, weight=weight)
+        if not torch.compiler.is_compiling():
+            self._check_positions(input)
         return list(cast("Sequence[Tensor]", self.encoder(input)))
+
+    def _check_positions(self, input: Tensor) -> None:
+        """Raise where the coarsest map has one position, of which instance norm makes nothing."""
+        size, largest = input.shape[2:], self._one_position
+        any_left = any(n > most for n, most in zip(size, largest, strict=True))
+        if any_left or not isinstance(self.encoder, UNetEncoder):
+            return
+        if any(_needs_positions(module) for module in self.encoder.modules()):
+            bound = largest[0] if len(set(largest)) == 1 else largest
+            rule = f"larger than {bound} along at least one axis for these strides"
+            got = f"shape {tuple(input.shape)}; use fewer levels or another norm"
+            raise check.fail("input", rule, got)
 
     def _logits(self, input: Tensor, count: int) -> list[Tensor]:
         maps: list[Tensor] = self.decoder(self.features(input))
@@ -164,8 +181,9 @@ class UNet2D(UNet):
         dtype: Type of the parameters.
 
     Raises:
+        TypeError: If an argument or the input is of another type.
         ValueError: If an argument is out of range, or an input has another rank or number of
-            channels.
+            channels, or is too small for the levels.
 
     Example:
         >>> import torch
@@ -235,8 +253,9 @@ class UNet3D(UNet):
         dtype: Type of the parameters.
 
     Raises:
+        TypeError: If an argument or the input is of another type.
         ValueError: If an argument is out of range, or an input has another rank or number of
-            channels.
+            channels, or is too small for the levels.
 
     Example:
         >>> import torch
@@ -297,10 +316,17 @@ class DeepSupervised(nn.Module):
         return deep_logits(input)
 
 
+def _needs_positions(module: nn.Module) -> bool:
+    norms = (nn.InstanceNorm2d, nn.InstanceNorm3d)
+    return isinstance(module, norms) and (module.training or not module.track_running_stats)
+
+
 def _channels(channels: Sequence[int] | None, encoder: nn.Module | None, dims: int) -> list[int]:
     found: Sequence[int] | None = channels
     if found is None:
         found = CHANNELS[dims] if encoder is None else getattr(encoder, "channels", None)
+    if found is not None:
+        check.kind("channels", found, Sequence, "a sequence of numbers, one for each level")
     if found is None or len(found) < 2:
         raise check.fail("channels", "two numbers or more, one for each level", found)
     return [check.integer("channels", width, minimum=1) for width in found]
@@ -318,6 +344,7 @@ def _strides(
 def _per_level(
     name: str, values: Sequence[int | Sequence[int]], levels: int, dims: int
 ) -> list[PerAxis]:
+    check.kind(name, values, Sequence, f"a sequence of {levels} values, one for each level")
     if len(values) != levels:
         raise check.fail(name, f"{levels} values, one for each level", values)
     per_axis = [check.per_axis(name, value, dims) for value in values]
@@ -326,6 +353,7 @@ def _per_level(
 
 def _depths(depths: Sequence[int] | None, levels: int) -> list[int]:
     found = (1,) * levels if depths is None else depths
+    check.kind("depths", found, Sequence, f"a sequence of {levels} numbers, one for each level")
     if len(found) != levels:
         raise check.fail("depths", f"{levels} numbers, one for each level", depths)
     return [check.integer("depths", depth, minimum=1) for depth in found]

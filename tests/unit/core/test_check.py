@@ -46,6 +46,14 @@ def test_a_wrong_kind_of_number_is_a_type_error(value: object) -> None:
         check.real("smooth", value)
 
 
+def test_a_value_of_another_kind_is_a_type_error() -> None:
+    check.kind("maps", {}, (dict, list), "a mapping")
+    with pytest.raises(TypeError, match=r"^maps must be a mapping; got 2$"):
+        check.kind("maps", 2, dict, "a mapping")
+    with pytest.raises(TypeError, match=r"^maps must be a mapping; got list$"):
+        check.kind("maps", [1], dict, "a mapping")
+
+
 def test_good_values_come_back() -> None:
     assert check.integer("depth", 2, minimum=1) == 2
     assert check.positive("spacing", 1) == 1.0

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from medkit.nn import DeepSupervised, DropPath, MixTransformer3D, UNet2D, UNet3D
 from medkit.testing import assert_close
+from unit.losses.refusals import refuses
 
 WIDTHS = (4, 6, 8, 10)
 STRIDES = {
@@ -308,6 +309,35 @@ def test_initial_weights_are_those_of_he_for_leaky_relu() -> None:
 def test_wrong_options_are_named(options, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         UNet3D(**options)
+
+
+@pytest.mark.parametrize("name", ["channels", "strides", "kernel_sizes", "depths"])
+def test_one_number_for_all_levels_is_refused(name: str) -> None:
+    with refuses(name):
+        UNet3D(**{name: 2})
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float64])
+def test_an_image_of_another_type_than_the_weights_is_refused(dtype: torch.dtype) -> None:
+    with refuses("input"):
+        UNet2D(channels=(4, 4))(torch.ones(1, 1, 8, 8, dtype=dtype))
+    with refuses("input"), torch.autocast("cpu", dtype=torch.bfloat16):
+        UNet2D(channels=(4, 4))(torch.ones(1, 1, 8, 8, dtype=dtype))
+
+
+def test_half_precision_is_taken_under_autocast() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        UNet2D(channels=(4, 4))(torch.ones(1, 1, 8, 8, dtype=torch.bfloat16))
+
+
+def test_an_image_that_shrinks_to_one_position_is_refused_where_the_norm_fails() -> None:
+    options = {"channels": (4, 4, 4), "strides": (1, (1, 2, 2), 2)}
+    rule = r"^input must be larger than \(2, 4, 4\) along at least one axis .*; got shape "
+    with pytest.raises(ValueError, match=rule):
+        UNet3D(**options).eval()(torch.ones(1, 1, 2, 4, 4))
+    for size in ((3, 4, 4), (2, 5, 4), (1, 1, 5)):
+        UNet3D(**options)(torch.ones(1, 1, *size))
+    UNet3D(**options, norm=partial(nn.GroupNorm, 1))(torch.ones(1, 1, 2, 4, 4))
 
 
 def test_deep_supervision_needs_a_network_with_heads() -> None:
