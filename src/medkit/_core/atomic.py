@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import os
 import secrets
 from collections.abc import Generator
@@ -17,6 +18,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
     dies. A symbolic link is followed, so the file it points to is replaced.
     """
     target = Path(os.path.realpath(path))
+    if not target.parent.exists():
+        raise FileNotFoundError(errno.ENOENT, "No such folder", str(target.parent))
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("x+b") as file:

@@ -118,12 +118,14 @@ def write_nifti(
         volume: What to write.
         path: A name that ends in ``.nii`` or, to compress, ``.nii.gz``.
         dtype: Stored type, e.g. ``"uint8"`` for small labels; None keeps the
-            volume's. Values that do not survive the conversion are an error.
+            volume's, be it int64, which many programs cannot open. Values that do not survive the
+            conversion are an error.
         version: 1 stores the affine in float32, 2 in float64; None takes 1 unless an axis is
             longer than 32767.
         compression_level: From 0 (stored) to 9 (smallest), for ``.nii.gz``.
 
     Raises:
+        TypeError: If ``volume`` is not one.
         ValueError: If the name ends otherwise, or the voxels do not fit dtype or version.
         OSError: If the file cannot be written; an older file of that name is then untouched.
 
@@ -137,6 +139,7 @@ def write_nifti(
         ...     read_nifti(f"{folder}/label.nii.gz")
         Volume(1x4x4x4 uint8, 1x1x1 mm, RAS, ...label.nii.gz)
     """
+    check.kind("volume", volume, Volume, "a Volume")
     name = os.fspath(path)
     if not name.endswith((".nii", ".nii.gz")):
         raise check.fail("path", "a name that ends in .nii or .nii.gz", repr(name))

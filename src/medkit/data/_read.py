@@ -107,8 +107,8 @@ def read(
         f"a known format ({names})",
         path=os.fspath(path),
         field="file",
-        value=f"first bytes {head[:8]!r}",
-        remedy="Convert it to NIfTI.",
+        value=f"first bytes {head[:8]!r}" if head else "nothing: the file is empty",
+        remedy="Convert it to NIfTI." if head else "Copy it again.",
     )
 
 
@@ -117,6 +117,8 @@ def write(volume: Volume, path: str | os.PathLike[str]) -> None:
 
     ``.nii`` and ``.nii.gz`` are NIfTI, ``.h5`` and ``.hdf5`` HDF5, ``.npz`` NumPy archives;
     ``.nrrd`` and ``.mha`` are what ITK and 3D Slicer call so.
+    Voxels keep their dtype. ``argmax`` gives int64, which many programs cannot open in a NIfTI
+    file: for them write ``volume.like(labels.to(torch.uint8))``, or give ``write_nifti`` a dtype.
     The file appears whole or not at all, and other programs read the same voxels at the same
     places. Options of a format are options of its own writer, e.g. :func:`write_nifti`.
 
@@ -125,6 +127,7 @@ def write(volume: Volume, path: str | os.PathLike[str]) -> None:
         path: Where to; an existing file is replaced at the end.
 
     Raises:
+        TypeError: If ``volume`` is not one.
         ValueError: If no writer knows the ending.
         OSError: If the file cannot be written; an older file of that name is then untouched.
 
@@ -138,6 +141,7 @@ def write(volume: Volume, path: str | os.PathLike[str]) -> None:
         ...     Path(f"{folder}/zeros.nii").stat().st_size
         448
     """
+    check.kind("volume", volume, Volume, "a Volume")
     name = os.fspath(path)
     for ending, writer in _WRITERS.items():
         if name.endswith(ending):

@@ -61,6 +61,7 @@ class Volume:
         warnings: What the reader resolved by a rule; empty for an ordinary file.
 
     Raises:
+        TypeError: If ``data`` is no tensor.
         ValueError: If ``data`` is not 4-D or empty, or the affine cannot be inverted.
 
     Example:
@@ -79,6 +80,7 @@ class Volume:
     warnings: tuple[Notice, ...] = ()
 
     def __post_init__(self) -> None:
+        check.kind("data", self.data, Tensor, "a tensor (torch.from_numpy makes one)")
         if self.data.ndim != 4 or not self.data.numel():
             raise check.fail("data", "(C, D, H, W) with at least one voxel", tuple(self.data.shape))
         affine = np.array(self.affine, dtype=np.float64)

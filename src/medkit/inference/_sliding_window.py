@@ -226,7 +226,10 @@ def scores_of(prediction: object, count: int, window: Sequence[int]) -> list[Ten
             raise TypeError(f"predictor must return floating-point tensors; got {got}")
         if part.ndim != len(window) + 2 or (len(part), *part.shape[2:]) != (count, *window):
             rule = f"of shape ({count}, any, {', '.join(map(str, window))}), as its windows"
-            raise check.fail("the predictor's output", rule, f"shape {tuple(part.shape)}")
+            got = f"shape {tuple(part.shape)}"
+            if len(parts) > 1:
+                got += "; of a network with coarser heads, pass the network itself"
+            raise check.fail("the predictor's output", rule, got)
         scores.append(part)
     return scores
 

@@ -31,7 +31,10 @@ class NamedLosses(nn.Module, ABC):
 
     def __init__(self, losses: Mapping[str, Loss] | Sequence[str]) -> None:
         super().__init__()
+        check.kind("losses", losses, (Mapping, Sequence), "losses by name, or names")
         names = () if isinstance(losses, str) else tuple(losses)
+        for name in names:
+            check.kind("losses", name, str, "losses by name, or names")
         if not names or len(set(names)) < len(names):
             raise check.fail("losses", "at least one named loss, each under its own name", losses)
         self.names: tuple[str, ...] = names

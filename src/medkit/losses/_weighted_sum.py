@@ -44,6 +44,7 @@ class WeightedSum(NamedLosses):
     """
 
     def __init__(self, losses: Mapping[str, tuple[float, Loss]]) -> None:
+        check.kind("losses", losses, Mapping, "a mapping of names to (weight, loss)")
         for name, pair in losses.items():
             if not isinstance(pair, tuple) or len(pair) != 2 or not callable(pair[1]):
                 raise TypeError(f"losses[{name!r}] must be (weight, loss); got {pair!r}")

@@ -51,7 +51,7 @@ def hausdorff_distance(
             there; for class maps only. None counts all.
         mask: Voxels that count, boolean; others belong to no structure. None counts all.
         spacing: Edges of a voxel in mm, one per axis or one for all. None is 1.
-        percent: Percentile of the distances, in (0, 100].
+        percent: Percentile of the distances, above 1 and at most 100.
         surface: Measure from every edge "voxel", each counting the same, or from every "surfel"
             of the surface that marching cubes draws, each counting its area.
         combine: What becomes of both directions: the "max" of the percentiles of each, or the
@@ -78,8 +78,7 @@ def hausdorff_distance(
         Internet Research 23, 2021 (surfels).
     """
     check.one_of("combine", combine, COMBINE)
-    if not 0 < check.real("percent", percent) <= 100:
-        raise check.fail("percent", "in (0, 100]", percent)
+    _check_percent(percent)
 
     def formula(distances: SurfaceDistances, _: int) -> float:
         there, back, there_sizes, back_sizes = distances
@@ -117,7 +116,7 @@ class HausdorffDistance(SurfaceScore):
         include_background: Whether class 0 is scored.
         ignore_index: Label of target voxels that belong to no structure.
         spacing: Edges of a voxel in mm, where ``update`` names none.
-        percent: Percentile of the distances, in (0, 100].
+        percent: Percentile of the distances, above 1 and at most 100.
         surface: What the surface is made of: "voxel" or "surfel".
         combine: "max" of both directions, or all distances "pooled".
 
@@ -154,7 +153,7 @@ class HausdorffDistance(SurfaceScore):
             surface=surface,
         )
         check.one_of("combine", combine, COMBINE)
-        self.percent: float = check.positive("percent", percent)
+        self.percent: float = _check_percent(percent)
         self.combine: Combine = combine
 
     def score(
@@ -190,3 +189,10 @@ class HausdorffDistance(SurfaceScore):
     def options(self) -> Options:
         """What the accumulator was made with, by name."""
         return {**super().options, "percent": self.percent, "combine": self.combine}
+
+
+def _check_percent(percent: float) -> float:
+    """Return the percentile; raise where it looks like a fraction or is out of range."""
+    if not 1 < check.real("percent", percent) <= 100:
+        raise check.fail("percent", "in (1, 100]; 95 means the 95th percentile", percent)
+    return float(percent)

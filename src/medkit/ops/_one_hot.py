@@ -21,6 +21,9 @@ class ClassIndex(NamedTuple):
     counted: Bool[Tensor, "..."] | None
 
 
+_USUAL_IGNORED = 255  # marks voxels without a label in many data sets
+
+
 def one_hot(
     labels: Shaped[Tensor, "batch *spatial"],
     *,
@@ -97,10 +100,10 @@ def class_index(
         >>> class_index(torch.tensor([2, -1]), num_classes=3, ignore_index=-1)
         ClassIndex(classes=tensor([2, 0]), counted=tensor([ True, False]))
     """
+    check.kind(name, labels, Tensor, "a tensor")
     if labels.is_floating_point() or labels.is_complex():
-        raise TypeError(
-            f"{name} must be integers or booleans to be a map of classes; got {labels.dtype}"
-        )
+        rule = "integers or booleans to be a map of classes"
+        raise TypeError(f"{name} must be {rule}; got {labels.dtype}: call .long()")
     index = labels.long()
     counted = None
     if ignore_index is not None:
@@ -112,5 +115,8 @@ def class_index(
             rule = f"in [0, {num_classes})"
             if ignore_index is not None:
                 rule += f" or ignore_index {ignore_index}"
-            raise check.fail(name, rule, f"values from {low} to {high}")
+            got = f"values from {low} to {high}"
+            if ignore_index is None and high == _USUAL_IGNORED:
+                got += f"; voxels that do not count need ignore_index={high}"
+            raise check.fail(name, rule, got)
     return ClassIndex(index, counted)

@@ -293,7 +293,8 @@ class CheckpointManager:
             return found
         if path == "latest" and self._folders():
             raise CheckpointError(f"every checkpoint in {self.root} is damaged")
-        raise FileNotFoundError(f"{self.root} holds no checkpoint to call {path}")
+        why = ": none was saved with metric=" if self._folders() else ""
+        raise FileNotFoundError(f"{self.root} holds no checkpoint to call {path}{why}")
 
     def _whole(self, path: str | Path) -> tuple[Path, int]:
         """Return the folder that is meant and its step, after reading every byte of it."""

@@ -146,7 +146,10 @@ class ResumableLoader(Generic[Batch]):
         batches = iter(self.loader)
         skipped = self.done if sampler else sum(1 for _ in islice(batches, self.done))
         if skipped < self.done:
-            raise RuntimeError(f"the loader gave {skipped} batches where {self.done} were done")
+            raise RuntimeError(
+                f"the loader gave {skipped} batches where {self.done} were done: "
+                "the data or the number of steps changed since the checkpoint"
+            )
         set_rng_state(now)
         return batches
 

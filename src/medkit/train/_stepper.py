@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +94,8 @@ class Stepper:
         nonfinite: Literal["raise", "skip", "warn"] = "raise",
         max_skips: int = 10,
     ) -> None:
+        if not isinstance(amp, AmpPolicy):
+            check.one_of("amp", amp, get_args(AmpMode))
         check.one_of("nonfinite", nonfinite, ("raise", "skip", "warn"))
         if clip_norm is not None and clip_value is not None:
             raise check.fail("clip_value", "None when clip_norm is given", clip_value)

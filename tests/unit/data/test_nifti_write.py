@@ -254,3 +254,30 @@ def test_a_place_in_an_unknown_orientation_is_written(tmp_path: Path) -> None:
     write_nifti(cropped, tmp_path / "out.nii")
 
     assert_close(read(tmp_path / "out.nii").affine, cropped.affine)
+
+
+@pytest.mark.usefixtures("unhooked")
+@pytest.mark.parametrize("writer", [write, write_nifti])
+def test_a_bare_tensor_has_no_place(writer, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"^volume must be a Volume; got Tensor$"):
+        writer(torch.zeros(1, 2, 3, 4), tmp_path / "a.nii")
+
+
+def test_int64_stays_what_it_is_unless_told(tmp_path: Path) -> None:
+    labels = volume(dtype=torch.int64)
+    write(labels, tmp_path / "wide.nii")
+    write(labels.like(labels.data.clamp(0, 255).to(torch.uint8)), tmp_path / "small.nii")
+
+    assert read(tmp_path / "wide.nii").data.dtype == torch.int64
+    assert read(tmp_path / "small.nii").data.dtype == torch.uint8
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"No such folder: '{tmp_path / 'none'}'$"):
+        write(volume(), tmp_path / "none" / "a.nii.gz")
+
+
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").touch()
+    with pytest.raises(ValueError, match="got nothing: the file is empty"):
+        read(tmp_path / "a.nii.gz")

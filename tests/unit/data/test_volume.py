@@ -278,3 +278,9 @@ def test_one_slice_can_be_resampled() -> None:
 def test_resample_checks_its_arguments(spacing, mode, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         volume().resample(spacing, mode=mode)
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_an_array_is_no_tensor() -> None:
+    with pytest.raises(TypeError, match=r"^data must be a tensor .*; got ndarray$"):
+        Volume(np.zeros((1, 2, 3, 4)), np.eye(4))

@@ -368,6 +368,13 @@ def test_refuses_a_predictor_that_changes_the_windows(
         sliding_window_inference(torch.ones(1, 1, 9, 9), predictor, roi_size=8, batch_size=2)
 
 
+def test_refuses_coarser_heads_with_a_remedy() -> None:
+    with pytest.raises(ValueError, match=r"got shape \(1, 1, 4, 4\); .*pass the network itself$"):
+        sliding_window_inference(
+            torch.ones(1, 1, 9, 9), lambda w: [w, w[..., ::2, ::2]], roi_size=8
+        )
+
+
 @pytest.mark.parametrize(
     ("predictor", "got"),
     [(lambda w: w.argmax(1, keepdim=True), "torch.int64"), (lambda _: None, "NoneType")],

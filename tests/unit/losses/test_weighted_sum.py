@@ -5,7 +5,14 @@ import torch
 from torch import Tensor, nn
 
 from medkit import ops
-from medkit.losses import CrossEntropyLoss, DiceLoss, WeightedSum, cross_entropy_loss, dice_loss
+from medkit.losses import (
+    CrossEntropyLoss,
+    DiceLoss,
+    UncertaintyWeighting,
+    WeightedSum,
+    cross_entropy_loss,
+    dice_loss,
+)
 from medkit.losses import _voxel_loss as voxel_loss
 from medkit.testing import assert_close
 from unit.losses.refusals import refuses
@@ -139,6 +146,10 @@ def test_what_cannot_be_summed_is_refused() -> None:
         WeightedSum({})
     with refuses(r"losses\['dice'\]|losses"):
         WeightedSum({"dice": (1.0, "dice")})
+    with refuses("losses"):
+        WeightedSum([(1.0, DiceLoss())])
+    with refuses("losses"):
+        UncertaintyWeighting([DiceLoss()])
     with refuses("losses"):
         WeightedSum({"dice.a": (1.0, DiceLoss())})
     with refuses(r"the weight of losses\['dice'\]"):

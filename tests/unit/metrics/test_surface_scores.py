@@ -354,6 +354,8 @@ def test_a_miss_never_improves_the_mean() -> None:
     ("argument", "options"),
     [
         ("percent", {"percent": 0.0}),
+        ("percent", {"percent": 0.95}),
+        ("percent", {"percent": 1.0}),
         ("percent", {"percent": 101.0}),
         ("surface", {"surface": "mesh"}),
         ("combine", {"combine": "mean"}),
@@ -365,6 +367,12 @@ def test_bad_options_are_refused(argument: str, options: dict[str, object]) -> N
     truth = torch.ones(1, 1, 4, 4, dtype=torch.bool)
     with refuses(argument):
         hausdorff_distance(truth, truth, **options)
+
+
+@pytest.mark.parametrize("percent", [0.95, 1.0, 101.0])
+def test_a_fraction_is_no_percentile(percent: float) -> None:
+    with pytest.raises(ValueError, match=r"^percent must be .*95 means the 95th percentile; got"):
+        HausdorffDistance(2, percent=percent)
 
 
 def test_other_bad_arguments_are_refused() -> None:

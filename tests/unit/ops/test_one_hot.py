@@ -66,3 +66,15 @@ def test_index_is_safe_and_labels_are_left_alone() -> None:
     assert counted.tolist() == [True, False, True]
     assert labels.tolist() == [0, 255, 2]
     assert class_index(labels.clamp(max=2), num_classes=3).counted is None
+
+
+def test_messages_say_what_helps() -> None:
+    labels = torch.tensor([0, 1, 255])
+    with pytest.raises(ValueError, match=r"^labels must be in \[0, 2\); got .*ignore_index=255$"):
+        class_index(labels, num_classes=2)
+    with pytest.raises(ValueError, match=r"from 0 to 255$"):
+        class_index(labels, num_classes=2, ignore_index=-1)
+    with refuses("labels"):
+        class_index(labels.numpy(), num_classes=2)
+    with pytest.raises(TypeError, match=r"got torch.float32: call \.long\(\)$"):
+        class_index(labels.float(), num_classes=2)

@@ -332,3 +332,11 @@ def test_options_are_checked(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             CheckpointManager(tmp_path, **options)
+
+
+def test_the_best_needs_a_checkpoint_with_a_metric(tmp_path: Path) -> None:
+    checkpoints = CheckpointManager(tmp_path, metric="dice")
+    checkpoints.save(1)
+
+    with pytest.raises(FileNotFoundError, match=r"to call best: none was saved with metric=$"):
+        checkpoints.restore(path="best")

@@ -566,3 +566,10 @@ def test_gradients_of_replicas_wait_for_the_end_of_the_window() -> None:
         stepper.step()
 
     assert seen == [True, False, False]
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_an_unknown_precision_is_an_error_of_amp() -> None:
+    model = nn.Linear(1, 1)
+    with pytest.raises(ValueError, match=r"^amp must be one of 'off', 'bf16', 'fp16', 'auto'; got"):
+        Stepper(model, SGD(model.parameters(), lr=0.1), amp=True)
