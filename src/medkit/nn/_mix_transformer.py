@@ -147,7 +147,7 @@ class MixTransformer(nn.Module):
             channels=self.in_channels,
             dims=self.spatial_dims,
             minimum=self.minimum_size,
-            weight=cast("Tensor", self.norm1.weight),
+            weight=cast("Tensor", self.get_submodule("norm1").weight),
         )
         maps: list[Tensor] = []
         image = input

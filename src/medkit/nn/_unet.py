@@ -52,9 +52,7 @@ class UNet(nn.Module):
         sizes = _channels(channels, encoder, dims)
         steps = _per_level("strides", _strides(strides, encoder, len(sizes)), len(sizes), dims)
         self._one_position: PerAxis = tuple(prod(axis) for axis in zip(*steps, strict=True))
-        kernels = _per_level("kernel_sizes", kernel_sizes or (3,) * len(sizes), len(sizes), dims)
-        if any(k % 2 == 0 for kernel in kernels for k in kernel):
-            raise check.fail("kernel_sizes", "odd", kernel_sizes)
+        kernels = _kernels(kernel_sizes or (3,) * len(sizes), len(sizes), dims)
         rate = check.fraction("drop_path_rate", drop_path_rate, below_one=True)
         if rate and not (residual and encoder is None):
             raise check.fail("drop_path_rate", "0 where no encoder block is residual", rate)
@@ -349,6 +347,13 @@ def _per_level(
         raise check.fail(name, f"{levels} values, one for each level", values)
     per_axis = [check.per_axis(name, value, dims) for value in values]
     return [tuple(check.integer(name, v, minimum=1) for v in level) for level in per_axis]
+
+
+def _kernels(sizes: Sequence[int | Sequence[int]], levels: int, dims: int) -> list[PerAxis]:
+    kernels = _per_level("kernel_sizes", sizes, levels, dims)
+    if any(k % 2 == 0 for kernel in kernels for k in kernel):
+        raise check.fail("kernel_sizes", "odd", sizes)
+    return kernels
 
 
 def _depths(depths: Sequence[int] | None, levels: int) -> list[int]:
