@@ -37,7 +37,14 @@ def _cases(dims: int) -> dict[str, Case]:
         },
         "FusedMBConv": {
             "factory": block("FusedMBConv", CHANNELS, CHANNELS),
-            "vary": {**bottleneck, "expand_ratio": (4, 1), "squeeze_ratio": (0.0, 0.25)},
+            "vary": {
+                **bottleneck,
+                # PyTorch 2.13 leaves values unset in the bfloat16 gradient of a 3D kernel that is
+                # larger than the image
+                "kernel_size": (3, 5) if dims == 2 else (3, 1),
+                "expand_ratio": (4, 1),
+                "squeeze_ratio": (0.0, 0.25),
+            },
         },
         "DepthwiseSeparableConv": {
             "factory": block("DepthwiseSeparableConv", CHANNELS, CHANNELS),

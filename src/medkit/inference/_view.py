@@ -40,9 +40,9 @@ class View:
     Example:
         >>> import torch
         >>> view = View(flip=(1,), swap=((1, 2),))
-        >>> scores = torch.arange(6).reshape(1, 3, 1, 2)  # background, left, right
+        >>> scores = torch.arange(6.0).reshape(1, 3, 1, 2)  # background, left, right
         >>> view.invert(scores, (1, 2)).flatten().tolist()
-        [1, 0, 5, 4, 3, 2]
+        [1.0, 0.0, 5.0, 4.0, 3.0, 2.0]
 
     References:
         G. Wang et al., "Aleatoric uncertainty estimation with test-time augmentation for medical
