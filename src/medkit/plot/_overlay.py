@@ -11,7 +11,7 @@ from medkit._core.optional import require
 from medkit.data import Volume
 from medkit.plot._page import Box, Color, Page
 from medkit.plot._palette import palette
-from medkit.plot._planes import as_array, planes
+from medkit.plot._planes import as_array, as_labels, planes
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -24,7 +24,7 @@ def overlay(
     image: Image,
     maps: Mapping[str, Image] | None = None,
     *,
-    spacing: Sequence[float | int] | None = None,
+    spacing: float | Sequence[float | int] | None = None,
     axcodes: str | None = None,
     names: Mapping[int, str] | None = None,
     colors: Sequence[str] | None = None,
@@ -43,7 +43,7 @@ def overlay(
         image: A volume, or a tensor or array (D, H, W), (1, D, H, W) or (H, W); shown from its
             0.5th to its 99.5th percentile.
         maps: Label maps on the image's grid, by the name of their row.
-        spacing: Voxel size in mm along each axis; None takes the volume's, or 1.
+        spacing: Voxel size in mm along each axis, or one for all; None takes the volume's, or 1.
         axcodes: Direction in which each axis grows, e.g. ``"SAR"``; None takes the volume's, or
             shows the planes of a bare array as they lie.
         names: Name of each label; others are not shown. None shows every label but 0.
@@ -61,6 +61,7 @@ def overlay(
 
     Raises:
         ImportError: If matplotlib is not installed.
+        TypeError: If an argument is of another type, e.g. a map not of integers or booleans.
         ValueError: If shapes differ, or the places of two volumes, or an option is out of range.
 
     Example:
@@ -71,11 +72,13 @@ def overlay(
         6
     """
     array = as_array("image", image)
-    labels = {name: as_array(f"maps[{name!r}]", one) for name, one in (maps or {}).items()}
+    maps = {} if maps is None else maps
+    check.kind("maps", maps, Mapping, "label maps by name")
+    labels = {name: as_labels(f"maps[{name!r}]", one) for name, one in maps.items()}
     for name, one in labels.items():
         if one.shape != array.shape:
             raise check.fail(f"maps[{name!r}]", f"of shape {array.shape}", f"shape {one.shape}")
-        check_place(name, image, (maps or {})[name])
+        check_place(name, image, maps[name])
     lengths, directions = geometry(image, spacing, axcodes)
     check.one_of("convention", convention, ("neurological", "radiological"))
     cuts = planes(directions, radiological=convention == "radiological")
@@ -116,13 +119,13 @@ def check_place(name: str, image: Image, one: Image) -> None:
 
 
 def geometry(
-    image: Image, spacing: Sequence[float | int] | None, axcodes: str | None
+    image: Image, spacing: float | Sequence[float | int] | None, axcodes: str | None
 ) -> tuple[tuple[float, ...], str | None]:
     """Return spacing and directions: as given, else the volume's, else 1 and none."""
     if isinstance(image, Volume):
         spacing, axcodes = spacing or image.spacing, axcodes or image.axcodes
-    lengths = (1.0, 1.0, 1.0) if spacing is None else tuple(spacing)
-    if len(lengths) == 2:
+    lengths = 1.0 if spacing is None else spacing
+    if not isinstance(lengths, float | int) and len(lengths) == 2:
         lengths = (1.0, *lengths)
     lengths = tuple(
         check.positive("spacing", length) for length in check.per_axis("spacing", lengths, 3)
@@ -139,7 +142,9 @@ def label_paints(
     alpha: float,
 ) -> dict[int, Paint]:
     """Return name and colour of each label."""
-    if names is None:
+    if names is not None:
+        check.kind("names", names, Mapping, "a mapping of labels to names")
+    else:
         values = sorted({int(value) for one in maps for value in np.unique(one)} - {0})
         names = {value: str(value) for value in values}
     chosen = palette(len(names)) if colors is None else colors

@@ -76,10 +76,10 @@ class Page:
         return Panel(axes, self.planes[column], self.shape, (height, width))
 
     def legend(self, colors: Mapping[str, Color]) -> None:
-        """Name the colours below the panels."""
+        """Name the colours below the panels, opaque to be told apart on white."""
         patch = require("matplotlib.patches", extra="plot").Patch
         self.figure.legend(
-            handles=[patch(facecolor=color, label=name) for name, color in colors.items()],
+            handles=[patch(facecolor=color[:3], label=name) for name, color in colors.items()],
             loc="center",
             bbox_to_anchor=(0.5, self.bottom / 2 / self.height),
             ncols=len(colors),
@@ -115,9 +115,7 @@ class Panel(NamedTuple):
         """Say which plane it is."""
         where = f"{AXES[self.plane.through]} = {index}"
         name = f"{self.plane.name}, {where}" if self.plane.name else where
-        inches = self.axes.get_position().width * self.axes.figure.get_figwidth()
-        points = 72 * inches / (0.6 * len(name))  # a letter is about 0.6 times as wide as high
-        self.axes.set_title(name, fontsize=min(11.0, points), pad=4)
+        self.axes.set_title(name, fontsize=min(11.0, self._fitting(name)), pad=4)
 
     def mark_sides(self) -> None:
         """Write which side of the patient lies at each edge of the picture."""
@@ -126,10 +124,10 @@ class Panel(NamedTuple):
         height, width = self.size
         top, bottom, left, right = self.plane.letters
         inset = 0.02 * width
-        self.write(top, (width / 2, inset), va="top")
-        self.write(bottom, (width / 2, height - inset), va="bottom")
-        self.write(left, (inset, height / 2), ha="left")
-        self.write(right, (width - inset, height / 2), ha="right")
+        self.write(top, (width / 2, inset), va="top", weight="bold")
+        self.write(bottom, (width / 2, height - inset), va="bottom", weight="bold")
+        self.write(left, (inset, height / 2), ha="left", weight="bold")
+        self.write(right, (width - inset, height / 2), ha="right", weight="bold")
 
     def scale_bar(self) -> None:
         """Draw a bar of 1, 2 or 5 times a power of ten mm, at most a third of the width."""
@@ -137,7 +135,11 @@ class Panel(NamedTuple):
         length = round_length(width / 3)
         x, y = 0.05 * width, height - 0.05 * width
         self.axes.plot([x, x + length], [y, y], color="white", linewidth=3, solid_capstyle="butt")
-        self.write(f"{length:g} mm", (x + length / 2, y - 0.02 * width), va="bottom")
+        words = f"{length:g} mm"
+        widest = self._fitting(words)
+        size = min(9.0, 0.9 * widest)
+        middle = max(x + length / 2, x + size / widest * width / 2)
+        self.write(words, (middle, y - 0.02 * width), va="bottom", size=size)
 
     def outline(self, boxes: Mapping[str, Box], index: int, *, named: bool) -> None:
         """Draw the boxes that the plane cuts."""
@@ -165,8 +167,20 @@ class Panel(NamedTuple):
                 inset = 0.02 * self.size[1]
                 self.write(name, (x + inset, y + inset), ha="left", va="top")
 
+    def _fitting(self, text: str) -> float:
+        """Return the size in points at which a text is as wide as the panel."""
+        inches = self.axes.get_position().width * self.axes.figure.get_figwidth()
+        return 72 * inches / (0.61 * len(text))  # a letter is about 0.6 times as wide as high
+
     def write(
-        self, text: str, place: tuple[float, float], *, ha: str = "center", va: str = "center"
+        self,
+        text: str,
+        place: tuple[float, float],
+        *,
+        ha: str = "center",
+        va: str = "center",
+        size: float = 9.0,
+        weight: str = "normal",
     ) -> None:
         """Write white letters with a dark edge; I, for inferior, has its bars."""
         stroke = require("matplotlib.patheffects", extra="plot").withStroke
@@ -176,7 +190,8 @@ class Panel(NamedTuple):
             ha=ha,
             va=va,
             color="white",
-            fontsize=9,
+            fontsize=size,
+            weight=weight,
             family="monospace",
             path_effects=[stroke(linewidth=2, foreground="black")],
         )

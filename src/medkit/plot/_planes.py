@@ -81,6 +81,7 @@ def planes(axcodes: str | None, *, radiological: bool) -> tuple[Plane, ...]:
 
 def as_array(name: str, image: Volume | Tensor | np.ndarray) -> np.ndarray:
     """Return the voxels (D, H, W) of a volume, tensor or array with one channel."""
+    check.kind(name, image, (Volume, Tensor, np.ndarray), "a volume, a tensor or an array")
     data = image.data if isinstance(image, Volume) else image
     array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
     if array.ndim == 2:
@@ -96,6 +97,14 @@ def centres(length: float, count: int, *, beyond: int = 0) -> np.ndarray:
     """Return where the pixels of a row lie, and ``beyond`` more at both ends."""
     step = length / count
     return np.linspace((0.5 - beyond) * step, length - (0.5 - beyond) * step, count + 2 * beyond)
+
+
+def as_labels(name: str, image: Volume | Tensor | np.ndarray) -> np.ndarray:
+    """Return the labels (D, H, W) of a map of integers or booleans."""
+    array = as_array(name, image)
+    if array.dtype.kind not in "iub":
+        raise TypeError(f"{name} must be labels, integers or booleans; got {array.dtype}")
+    return array
 
 
 def _axis(axcodes: str, positive: str) -> int:

@@ -8,12 +8,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import Tensor
 
 from medkit.data import Volume
 from medkit.plot import overlay
 from medkit.plot._page import round_length
 from medkit.plot._palette import OKABE_ITO, palette
+from unit.losses.refusals import refuses
 
 SAR = np.array([[0, 0, 1.0, 0], [0, 2.0, 0, 0], [3.0, 0, 0, 0], [0, 0, 0, 1]])
 """Axes d, h, w to Superior, Anterior, Right; voxels of 3 x 2 x 1 mm."""
@@ -143,8 +145,8 @@ def test_labels_have_their_names_and_colours() -> None:
 
     assert [text.get_text() for text in legend.get_texts()] == ["cyst", "kidney"]
     assert [tuple(patch.get_facecolor()) for patch in legend.get_patches()] == [
-        (1, 0, 0, 0.5),
-        (0, 1, 0, 0.5),
+        (1, 0, 0, 1),
+        (0, 1, 0, 1),
     ]
     assert pixels.tolist() == [[[0, 0, 0, 0], [0, 0, 0, 0]], [[1, 0, 0, 0.5], [0, 1, 0, 0.5]]]
 
@@ -212,7 +214,9 @@ def test_a_uniform_image_is_shown(value: float) -> None:
 
 
 def test_a_tall_volume_stays_on_the_page() -> None:
-    width, height = overlay(torch.rand(200, 4, 4), {"a": torch.ones(200, 4, 4)}).get_size_inches()
+    width, height = overlay(
+        torch.rand(200, 4, 4), {"a": torch.ones(200, 4, 4) > 0}
+    ).get_size_inches()
 
     assert height == pytest.approx(14)
     assert width < 10
@@ -270,7 +274,11 @@ def test_many_labels_get_many_colours() -> None:
 @pytest.mark.parametrize(
     ("maps", "options", "message"),
     [
-        ({"Truth": torch.ones(4, 5, 7)}, {}, r"maps\['Truth'\] must be of shape \(4, 5, 6\)"),
+        (
+            {"Truth": torch.ones(4, 5, 7, dtype=torch.uint8)},
+            {},
+            r"maps\['Truth'\] must be of shape \(4, 5, 6\)",
+        ),
         ({"Truth": torch.ones(2, 4, 5, 6)}, {}, r"maps\['Truth'\] must be \(D, H, W\)"),
         ({}, {"alpha": 1.5}, r"alpha must be in \[0, 1\]; got 1.5"),
         ({}, {"spacing": (1, 0, 1)}, "spacing must be positive; got 0"),
@@ -280,7 +288,7 @@ def test_many_labels_get_many_colours() -> None:
         ({}, {"position": (1, 5, 1)}, r"position must be a voxel of \(4, 5, 6\); got \(1, 5, 1\)"),
         ({}, {"position": (1, 1)}, "position must be one value or 3"),
         (
-            {"Truth": torch.ones(4, 5, 6)},
+            {"Truth": torch.ones(4, 5, 6) > 0},
             {"colors": ["red", "blue"]},
             "colors must be 1, one per label",
         ),
@@ -300,4 +308,40 @@ def test_a_map_in_another_place_is_an_error() -> None:
     elsewhere = Volume(torch.ones(1, 4, 5, 6), np.eye(4))
 
     with pytest.raises(ValueError, match=r"maps\['Truth'\] must be where the image is"):
-        overlay(image, {"Truth": elsewhere})
+        overlay(image, {"Truth": elsewhere.like(elsewhere.data.bool())})
+
+
+@pytest.mark.parametrize(
+    ("maps", "options", "argument"),
+    [
+        ({"Truth": torch.rand(4, 5, 6)}, {}, r"maps\['Truth'\]"),
+        (torch.ones(4, 5, 6, dtype=torch.uint8), {}, "maps"),
+        ({"Truth": torch.ones(4, 5, 6) > 0}, {"names": ["one"]}, "names"),
+    ],
+)
+def test_what_is_no_map_of_labels_is_refused(maps, options, argument: str) -> None:
+    with refuses(argument):
+        overlay(torch.rand(4, 5, 6), maps, **options)
+
+
+def test_one_spacing_is_that_of_every_axis() -> None:
+    image = torch.rand(4, 5, 6)
+    limits = [[axes.get_xlim() for axes in overlay(image, spacing=s).axes] for s in (2.0, (2,) * 3)]
+    assert limits[0] == limits[1]
+
+
+@pytest.mark.parametrize("shape", [(60, 60, 4), (200, 4, 6), (40, 40, 40)])
+def test_the_words_of_the_scale_bar_stay_in_their_panel(shape: tuple[int, ...]) -> None:
+    figure = overlay(torch.rand(*shape))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    for axes in figure.axes:
+        (words,) = (text for text in axes.texts if text.get_text().endswith(" mm"))
+        box, panel = words.get_window_extent(canvas.get_renderer()), axes.get_window_extent()
+        assert panel.x0 <= box.x0
+        assert box.x1 <= panel.x1
+
+
+def test_sides_are_marked_in_bold() -> None:
+    texts = overlay(head()[0]).axes[0].texts
+    assert {t.get_weight() for t in texts if not t.get_text().endswith("mm")} == {"bold"}
