@@ -10,7 +10,7 @@ from medkit._core import check
 from medkit._core.optional import require
 from medkit.plot._overlay import Image, check_place, geometry, grey_window, label_paints
 from medkit.plot._page import TOP, Color, Page, Panel
-from medkit.plot._planes import as_array, centres, planes
+from medkit.plot._planes import as_array, as_labels, centres, planes
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -63,6 +63,7 @@ def mosaic(
 
     Raises:
         ImportError: If matplotlib is not installed.
+        TypeError: If labels are neither integers nor booleans.
         ValueError: If shapes differ, or the places of two volumes, or an option is out of range.
 
     Example:
@@ -111,7 +112,8 @@ def mosaic(
 def _on_grid(name: str, image: Image, one: Image | None) -> np.ndarray | None:
     if one is None:
         return None
-    array, shape = as_array(name, one), as_array("image", image).shape
+    read = as_labels if name == "labels" else as_array
+    array, shape = read(name, one), as_array("image", image).shape
     if array.shape != shape:
         raise check.fail(name, f"of shape {shape}", f"shape {array.shape}")
     check_place(name, image, one)

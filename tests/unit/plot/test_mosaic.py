@@ -95,7 +95,7 @@ def test_colours_of_a_map_are_where_it_is_high_and_nowhere_else() -> None:
         ({"axis": 3}, "axis must be one of 0, 1, 2"),
         ({"indices": [6]}, "indices must be slices below 6"),
         ({"indices": []}, "indices must be slices below 6"),
-        ({"labels": torch.zeros(5, 8, 9)}, r"labels must be of shape \(6, 8, 9\)"),
+        ({"labels": torch.zeros(5, 8, 9) > 0}, r"labels must be of shape \(6, 8, 9\)"),
         ({"heat": torch.zeros(6, 8, 9), "heat_range": (1, 1)}, "heat_range must be two values"),
     ],
 )
@@ -109,3 +109,8 @@ def test_maps_without_a_value_and_without_labels_are_drawn() -> None:
     for heat in (torch.zeros(3, 8, 9), torch.full((3, 8, 9), float("nan"))):
         mosaic(image, heat=heat).savefig(io.BytesIO(), dpi=40)
     mosaic(image, labels=torch.zeros(3, 8, 9, dtype=torch.int64)).savefig(io.BytesIO(), dpi=40)
+
+
+def test_a_float_map_is_no_map_of_labels() -> None:
+    with pytest.raises(TypeError, match=r"^labels must be labels, integers .*; got float"):
+        mosaic(torch.rand(3, 8, 9), labels=torch.rand(3, 8, 9))
