@@ -1,6 +1,7 @@
 """The source keeps to the sizes and names that CONTRIBUTING.md asks for."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def test_implementation_files_are_private_and_named_for_their_idea(file: str) ->
 
     assert parts[-1] == "__init__" or any(part.startswith("_") for part in parts)
     assert not EMPTY_NAMES & {part.strip("_") for part in parts}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.count("/") == 1])
+def test_imports_within_a_subpackage_are_relative(file: str) -> None:
+    subpackage = Path(file).parts[0]
+    absolute = re.compile(rf"^\s*(from|import) medkit\.{subpackage}\b", re.MULTILINE)
+
+    assert not absolute.search(_without_docstrings((SOURCE / file).read_text()))
+
+
+def _without_docstrings(source: str) -> str:
+    return re.sub(r'""".*?"""', "", source, flags=re.DOTALL)
 
 
 def _functions(file: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -18,8 +18,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from medkit._core.atomic import atomic_file
-from medkit._core.file_errors import (
+from .atomic import atomic_file
+from .file_errors import (
     ChecksumError,
     CodecMissingError,
     DataError,
@@ -28,7 +28,7 @@ from medkit._core.file_errors import (
     TruncatedError,
     UnsafeReferenceError,
 )
-from medkit._core.hdf5_parts import Dataset, Group
+from .hdf5_parts import Dataset, Group
 
 Array = npt.NDArray[Any]
 

@@ -8,8 +8,8 @@ from typing import Any, Protocol, cast
 import h5py
 import numpy.typing as npt
 
-from medkit._core.atomic import atomic_file
-from medkit._core.hdf5_parts import Attributes
+from .atomic import atomic_file
+from .hdf5_parts import Attributes
 
 Array = npt.NDArray[Any]
 Value = str | float | int | Array

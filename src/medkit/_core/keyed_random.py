@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medkit._core import check
+from . import check
 
 
 def sample_rng(seed: int, epoch: int, index: int, *, stream: int = 0) -> np.random.Generator:

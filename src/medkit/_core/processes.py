@@ -2,7 +2,7 @@
 
 from torch import distributed
 
-from medkit._core import check
+from . import check
 
 
 def in_several_processes() -> bool:

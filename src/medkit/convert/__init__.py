@@ -1,8 +1,8 @@
 """Weights in and out of other libraries."""
 
-from medkit.convert._keras import load_keras_weights, save_keras_weights
-from medkit.convert._published import load_published_weights
-from medkit.convert._weights_error import WeightsError, WeightsReport
+from ._keras import load_keras_weights, save_keras_weights
+from ._published import load_published_weights
+from ._weights_error import WeightsError, WeightsReport
 
 __all__ = [
     "WeightsError",

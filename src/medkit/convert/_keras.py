@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from medkit._core import check
 from medkit._core.hdf5 import Hdf5File, Written, write_hdf5
-from medkit.convert import _keras3_layout, _legacy_layout
-from medkit.convert._keras_file import open_keras_file
-from medkit.convert._keras_layer import Array, Layer, Slot, slots
-from medkit.convert._keras_resnet_v2 import resnet_v2_layers
-from medkit.convert._medicai_segformer import segformer_layers
-from medkit.convert._weights_error import WeightsError, WeightsReport
 from medkit.data import FormatError
 from medkit.nn import KerasResNetV2, SegFormer2D, SegFormer3D
+
+from . import _keras3_layout, _legacy_layout
+from ._keras_file import open_keras_file
+from ._keras_layer import Array, Layer, Slot, slots
+from ._keras_resnet_v2 import resnet_v2_layers
+from ._medicai_segformer import segformer_layers
+from ._weights_error import WeightsError, WeightsReport
 
 _COUNTER = "num_batches_tracked"
 _FLOATS = ("float16", "float32", "float64")

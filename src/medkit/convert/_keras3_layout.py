@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from medkit._core.hdf5 import Hdf5File, Written
-from medkit.convert._keras_layer import Array, Layer, Slot
+
+from ._keras_layer import Array, Layer, Slot
 
 ROOT = "layers"
 KERAS_2_ROOT = "_layer_checkpoint_dependencies"

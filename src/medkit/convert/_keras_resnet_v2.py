@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from medkit.convert._keras_layer import (
+from ._keras_layer import (
     BATCH_NORM,
     CONV,
     CONV_WITHOUT_BIAS,

@@ -8,7 +8,8 @@ that Keras made up differ from process to process.
 from collections.abc import Callable, Iterator, Sequence
 
 from medkit._core.hdf5 import Hdf5File, Written
-from medkit.convert._keras_layer import Array, Layer, Slot
+
+from ._keras_layer import Array, Layer, Slot
 
 _WHOLE_MODEL = "model_weights"
 _OPTIMIZER = "optimizer_weights"

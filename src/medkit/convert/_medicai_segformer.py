@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from itertools import count
 from typing import NamedTuple
 
-from medkit.convert._keras_layer import (
+from ._keras_layer import (
     BATCH_NORM,
     CONV,
     DENSE,

@@ -8,9 +8,10 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.convert._torch_file import read_checkpoint
-from medkit.convert._weights_error import WeightsError, WeightsReport
 from medkit.nn import CoordinateMLP, HybridAttentionUNet, SegFormer3D
+
+from ._torch_file import read_checkpoint
+from ._weights_error import WeightsError, WeightsReport
 
 _PROFILES = ("segformer3d", "segformer3d_published")
 

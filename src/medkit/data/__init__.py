@@ -1,9 +1,9 @@
 """Volumes, readers, writers, datasets and samplers."""
 
-from medkit.data._dataset import Case, VolumeDataset
-from medkit.data._dicom import read_dicom
-from medkit.data._dicom_series import DicomSeries, scan
-from medkit.data._errors import (
+from ._dataset import Case, VolumeDataset
+from ._dicom import read_dicom
+from ._dicom_series import DicomSeries, scan
+from ._errors import (
     AmbiguousSeriesError,
     ChecksumError,
     CodecMissingError,
@@ -14,25 +14,25 @@ from medkit.data._errors import (
     TruncatedError,
     UnsafeReferenceError,
 )
-from medkit.data._example import build_example, parse_example
-from medkit.data._feature import Feature
-from medkit.data._group_batches import CompleteGroupBatchSampler
-from medkit.data._group_split import group_split
-from medkit.data._hdf5 import read_hdf5, write_hdf5
-from medkit.data._hdf5_reader import HDF5Reader
-from medkit.data._limits import Limits
-from medkit.data._mha import read_mha, write_mha
-from medkit.data._nifti import read_nifti, write_nifti
-from medkit.data._notice import Notice
-from medkit.data._npy import read_npy, read_npz, write_npz
-from medkit.data._nrrd import read_nrrd, write_nrrd
-from medkit.data._open import LazyVolume, open  # noqa: A004  the name of the contract
-from medkit.data._patch_samplers import ForegroundPatchSampler, UniformPatchSampler
-from medkit.data._patches import PatchDataset
-from medkit.data._read import read, write
-from medkit.data._tfrecord import read_tfrecord, write_tfrecord
-from medkit.data._tfrecord_dataset import TFRecordDataset
-from medkit.data._volume import Volume
+from ._example import build_example, parse_example
+from ._feature import Feature
+from ._group_batches import CompleteGroupBatchSampler
+from ._group_split import group_split
+from ._hdf5 import read_hdf5, write_hdf5
+from ._hdf5_reader import HDF5Reader
+from ._limits import Limits
+from ._mha import read_mha, write_mha
+from ._nifti import read_nifti, write_nifti
+from ._notice import Notice
+from ._npy import read_npy, read_npz, write_npz
+from ._nrrd import read_nrrd, write_nrrd
+from ._open import LazyVolume, open  # noqa: A004  the name of the contract
+from ._patch_samplers import ForegroundPatchSampler, UniformPatchSampler
+from ._patches import PatchDataset
+from ._read import read, write
+from ._tfrecord import read_tfrecord, write_tfrecord
+from ._tfrecord_dataset import TFRecordDataset
+from ._volume import Volume
 
 __all__ = [
     "AmbiguousSeriesError",

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from medkit.data._errors import FormatError
+from ._errors import FormatError
 
 
 def channels_first(data: Tensor, path: str, name: str) -> Tensor:

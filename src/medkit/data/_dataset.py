@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medkit._core import check
-from medkit.data._errors import GeometryError
-from medkit.data._limits import Limits
-from medkit.data._read import read
-from medkit.data._volume import Volume
 from medkit.ops import corner_indices, transform_points
+
+from ._errors import GeometryError
+from ._limits import Limits
+from ._read import read
+from ._volume import Volume
 
 _KEYS = {"image", "label", "id"}
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from medkit.data._errors import UnsafeReferenceError
+from ._errors import UnsafeReferenceError
 
 
 def beside(header: str, name: str) -> str:

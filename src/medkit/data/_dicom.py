@@ -5,14 +5,14 @@ from collections.abc import Iterable
 
 import torch
 
-from medkit.data._dicom_header import DicomHeader
-from medkit.data._dicom_pixels import read_pixels
-from medkit.data._dicom_plane import arrange
-from medkit.data._dicom_series import Folder, Group, describe, dicom_files, find_images
-from medkit.data._errors import AmbiguousSeriesError, FormatError
-from medkit.data._limits import Limits
-from medkit.data._notice import Notice
-from medkit.data._volume import Volume
+from ._dicom_header import DicomHeader
+from ._dicom_pixels import read_pixels
+from ._dicom_plane import arrange
+from ._dicom_series import Folder, Group, describe, dicom_files, find_images
+from ._errors import AmbiguousSeriesError, FormatError
+from ._limits import Limits
+from ._notice import Notice
+from ._volume import Volume
 
 _MOST_LISTED = 10
 

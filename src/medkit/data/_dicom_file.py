@@ -5,11 +5,11 @@ import zlib
 from io import FileIO
 from typing import NamedTuple
 
-from medkit.data._dicom_elements import ElementReader, Elements, NeedMore
-from medkit.data._dicom_syntax import DEFLATED, EXPLICIT, IMPLICIT, SYNTAXES, Syntax
-from medkit.data._dicom_tags import MEDIA_CLASS, SOP_CLASS, TRANSFER_SYNTAX
-from medkit.data._errors import FormatError, LimitError, TruncatedError
-from medkit.data._limits import Limits
+from ._dicom_elements import ElementReader, Elements, NeedMore
+from ._dicom_syntax import DEFLATED, EXPLICIT, IMPLICIT, SYNTAXES, Syntax
+from ._dicom_tags import MEDIA_CLASS, SOP_CLASS, TRANSFER_SYNTAX
+from ._errors import FormatError, LimitError, TruncatedError
+from ._limits import Limits
 
 MAGIC = b"DICM"
 PREAMBLE = 128

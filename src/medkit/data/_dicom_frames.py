@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medkit.data import _dicom_tags as tags
-from medkit.data._dicom_elements import Elements
-from medkit.data._errors import FormatError, GeometryError
+from . import _dicom_tags as tags
+from ._dicom_elements import Elements
+from ._errors import FormatError, GeometryError
 
 _UNIT = 1e-3  # how far lengths and the right angle of the two directions may be off
 _DOSE = "RTDOSE"

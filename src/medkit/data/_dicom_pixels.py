@@ -7,13 +7,13 @@ from io import BytesIO, FileIO
 
 import numpy as np
 
-from medkit.data._dicom_codecs import decode_frames
-from medkit.data._dicom_file import inflate
-from medkit.data._dicom_header import DicomHeader, PixelLayout, check_native
-from medkit.data._dicom_plane import Plane
-from medkit.data._errors import LimitError
-from medkit.data._limits import Limits
-from medkit.data._payload import allocate, check_payload, cut
+from ._dicom_codecs import decode_frames
+from ._dicom_file import inflate
+from ._dicom_header import DicomHeader, PixelLayout, check_native
+from ._dicom_plane import Plane
+from ._errors import LimitError
+from ._limits import Limits
+from ._payload import allocate, check_payload, cut
 
 _WHOLE = ("u1", "i1", "i2", "i4", "i8")
 _LARGEST_WHOLE = 2.0**62

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medkit.data._dicom_frames import Frame
-from medkit.data._errors import GeometryError
-from medkit.data._notice import NO_ORIENTATION, Notice
 from medkit.ops import ras_to_lps
+
+from ._dicom_frames import Frame
+from ._errors import GeometryError
+from ._notice import NO_ORIENTATION, Notice
 
 _SMALLEST_TOLERANCE = 0.01  # mm
 _TOLERANCE = 0.01  # of the distance between planes

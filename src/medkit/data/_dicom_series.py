@@ -8,13 +8,14 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-from medkit.data._dicom_file import PREAMBLE, may_be_dicom
-from medkit.data._dicom_header import DicomHeader, read_header
-from medkit.data._dicom_plane import Plane, arrange
-from medkit.data._errors import DataError, GeometryError
-from medkit.data._limits import Limits
-from medkit.data._notice import Notice
 from medkit.ops import affine_spacing
+
+from ._dicom_file import PREAMBLE, may_be_dicom
+from ._dicom_header import DicomHeader, read_header
+from ._dicom_plane import Plane, arrange
+from ._errors import DataError, GeometryError
+from ._limits import Limits
+from ._notice import Notice
 
 _SAME_DIRECTION = 1e-4
 _SAME_SPACING = 1e-4  # relative

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from medkit._core import check
-from medkit.data._errors import FormatError
-from medkit.data._protobuf import (
+
+from ._errors import FormatError
+from ._protobuf import (
     BYTES,
     FIXED32,
     VARINT,

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from medkit._core import check
-from medkit.data._errors import FormatError
-from medkit.data._example import Values
-from medkit.data._stored import to_tensor
+
+from ._errors import FormatError
+from ._example import Values
+from ._stored import to_tensor
 
 _TEXT = "str"
 _LAYOUTS = ("stored", "spatial", "channels_last")

@@ -2,7 +2,7 @@
 
 import os
 
-from medkit.data._errors import FormatError
+from ._errors import FormatError
 
 
 def file_state(file: str | int) -> tuple[int, int]:

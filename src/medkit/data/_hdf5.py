@@ -11,14 +11,15 @@ from torch import Tensor
 from medkit._core import check
 from medkit._core.hdf5 import Array, Hdf5File, Laid, Written, open_hdf5
 from medkit._core.hdf5 import write_hdf5 as write_groups
-from medkit.data._adapters import plain_array
-from medkit.data._array_shape import channels_first, check_shape
-from medkit.data._errors import FormatError
-from medkit.data._limits import Limits
-from medkit.data._orientation import is_oriented, placed
-from medkit.data._stored import exact, to_tensor
-from medkit.data._volume import Volume
 from medkit.ops import affine_spacing
+
+from ._adapters import plain_array
+from ._array_shape import channels_first, check_shape
+from ._errors import FormatError
+from ._limits import Limits
+from ._orientation import is_oriented, placed
+from ._stored import exact, to_tensor
+from ._volume import Volume
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from medkit._core import check
 from medkit._core.hdf5 import Hdf5File, Stored, open_hdf5
-from medkit.data._file_state import changed, file_state
-from medkit.data._hdf5 import array_name
-from medkit.data._limits import Limits
-from medkit.data._stored import to_tensor
+
+from ._file_state import changed, file_state
+from ._hdf5 import array_name
+from ._limits import Limits
+from ._stored import to_tensor
 
 
 class HDF5Reader:

@@ -8,16 +8,17 @@ from io import FileIO
 import numpy as np
 
 from medkit._core import check
-from medkit.data._adapters import plain_array
-from medkit.data._atomic import atomic_file
-from medkit.data._detached import beside
-from medkit.data._errors import FormatError, GeometryError, TruncatedError
-from medkit.data._limits import Limits
-from medkit.data._orientation import placed
-from medkit.data._raw_voxels import RawVoxels, read_voxels
-from medkit.data._stored import exact
-from medkit.data._volume import Volume
 from medkit.ops import affine_shear, affine_spacing, permute_affine, ras_to_lps
+
+from ._adapters import plain_array
+from ._atomic import atomic_file
+from ._detached import beside
+from ._errors import FormatError, GeometryError, TruncatedError
+from ._limits import Limits
+from ._orientation import placed
+from ._raw_voxels import RawVoxels, read_voxels
+from ._stored import exact
+from ._volume import Volume
 
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",

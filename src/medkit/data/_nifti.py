@@ -7,25 +7,26 @@ from typing import Literal, get_args
 import numpy as np
 
 from medkit._core import check
-from medkit.data._adapters import plain_array
-from medkit.data._atomic import atomic_file
-from medkit.data._errors import LimitError, TruncatedError
-from medkit.data._gzip import write_gzip
-from medkit.data._limits import Limits
-from medkit.data._nifti_geometry import nifti_affine, quaternion_parts
-from medkit.data._nifti_header import (
+from medkit.ops import affine_spacing, permute_affine
+
+from ._adapters import plain_array
+from ._atomic import atomic_file
+from ._errors import LimitError, TruncatedError
+from ._gzip import write_gzip
+from ._limits import Limits
+from ._nifti_geometry import nifti_affine, quaternion_parts
+from ._nifti_header import (
     HEADER_BYTES,
     NiftiHeader,
     build_header,
     parse_header,
 )
-from medkit.data._nifti_scale import decode, result_dtype, scaling, tensor_shape
-from medkit.data._orientation import is_oriented
-from medkit.data._payload import allocate, cut
-from medkit.data._source import ByteSource, open_source
-from medkit.data._stored import exact
-from medkit.data._volume import Volume
-from medkit.ops import affine_spacing, permute_affine
+from ._nifti_scale import decode, result_dtype, scaling, tensor_shape
+from ._orientation import is_oriented
+from ._payload import allocate, cut
+from ._source import ByteSource, open_source
+from ._stored import exact
+from ._volume import Volume
 
 NiftiDtype = Literal[
     "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64",

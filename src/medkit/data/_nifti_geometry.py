@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from medkit.data._errors import GeometryError
-from medkit.data._nifti_header import NiftiHeader
-from medkit.data._notice import NO_ORIENTATION, Notice
 from medkit.ops import affine_spacing, corner_indices, transform_points
+
+from ._errors import GeometryError
+from ._nifti_header import NiftiHeader
+from ._notice import NO_ORIENTATION, Notice
 
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # metre, millimetre, micrometre
 _LAST_CODE = 5  # NIFTI_XFORM_TEMPLATE_OTHER

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from medkit.data._errors import FormatError
-from medkit.data._nifti_header import NiftiHeader
-from medkit.data._notice import Notice
-from medkit.data._stored import check_int64, tensor_dtype
+from ._errors import FormatError
+from ._nifti_header import NiftiHeader
+from ._notice import Notice
+from ._stored import check_int64, tensor_dtype
 
 _BLOCK = 1 << 18  # voxels per step: the float64 copy stays in the processor's cache
 _SLOPE_IGNORED = Notice("slope_not_finite", "scl_slope is infinite: the voxels are not scaled")

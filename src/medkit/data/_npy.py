@@ -15,10 +15,11 @@ import numpy as np
 from torch import Tensor
 
 from medkit._core import check
-from medkit.data._adapters import plain_array
-from medkit.data._array_shape import channels_first, check_shape
-from medkit.data._atomic import atomic_file
-from medkit.data._errors import (
+
+from ._adapters import plain_array
+from ._array_shape import channels_first, check_shape
+from ._atomic import atomic_file
+from ._errors import (
     ChecksumError,
     CodecMissingError,
     DataError,
@@ -26,13 +27,13 @@ from medkit.data._errors import (
     LimitError,
     TruncatedError,
 )
-from medkit.data._limits import Limits
-from medkit.data._npy_header import NpyHeader, npy_header_length, parse_npy_header
-from medkit.data._orientation import is_oriented, placed
-from medkit.data._payload import check_payload, read_payload
-from medkit.data._source import ByteSource, open_source
-from medkit.data._stored import tensor_dtype, to_tensor
-from medkit.data._volume import Volume
+from ._limits import Limits
+from ._npy_header import NpyHeader, npy_header_length, parse_npy_header
+from ._orientation import is_oriented, placed
+from ._payload import check_payload, read_payload
+from ._source import ByteSource, open_source
+from ._stored import tensor_dtype, to_tensor
+from ._volume import Volume
 
 NPZ_MAGIC = b"PK\x03\x04"
 

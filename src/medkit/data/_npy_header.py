@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medkit.data._errors import FormatError, TruncatedError
+from ._errors import FormatError, TruncatedError
 
 NPY_MAGIC = b"\x93NUMPY"
 

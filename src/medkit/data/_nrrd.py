@@ -6,19 +6,20 @@ from collections.abc import Iterator
 import numpy as np
 
 from medkit._core import check
-from medkit.data._adapters import plain_array
-from medkit.data._atomic import atomic_file
-from medkit.data._detached import beside
-from medkit.data._errors import CodecMissingError
-from medkit.data._gzip import write_gzip
-from medkit.data._limits import Limits
-from medkit.data._nrrd_geometry import nrrd_place
-from medkit.data._nrrd_header import NrrdHeader
-from medkit.data._orientation import is_oriented, placed
-from medkit.data._raw_voxels import Encoding, RawVoxels, read_voxels
-from medkit.data._stored import exact
-from medkit.data._volume import Volume
 from medkit.ops import permute_affine
+
+from ._adapters import plain_array
+from ._atomic import atomic_file
+from ._detached import beside
+from ._errors import CodecMissingError
+from ._gzip import write_gzip
+from ._limits import Limits
+from ._nrrd_geometry import nrrd_place
+from ._nrrd_header import NrrdHeader
+from ._orientation import is_oriented, placed
+from ._raw_voxels import Encoding, RawVoxels, read_voxels
+from ._stored import exact
+from ._volume import Volume
 
 _ENCODINGS: dict[str, Encoding] = {
     "raw": "raw", "gzip": "gzip", "gz": "gzip", "ascii": "text", "text": "text", "txt": "text",

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medkit.data._errors import GeometryError
-from medkit.data._notice import NO_ORIENTATION, Notice
-from medkit.data._nrrd_header import NrrdHeader
+from ._errors import GeometryError
+from ._notice import NO_ORIENTATION, Notice
+from ._nrrd_header import NrrdHeader
 
 _ABBREVIATIONS = {
     "ras": "right-anterior-superior",

@@ -14,21 +14,22 @@ from torch import Tensor
 
 from medkit._core import check
 from medkit._core.hdf5 import open_hdf5
-from medkit.data._array_shape import check_shape
-from medkit.data._errors import FormatError
-from medkit.data._file_state import changed, file_state
-from medkit.data._hdf5 import HDF5_MAGIC, array_name, geometry
-from medkit.data._hdf5_reader import HDF5Reader
-from medkit.data._limits import Limits
-from medkit.data._notice import Notice
-from medkit.data._npy import read_npy_header
-from medkit.data._npy_header import NPY_MAGIC, NpyHeader
-from medkit.data._orientation import placed
-from medkit.data._payload import check_payload
-from medkit.data._source import PlainSource
-from medkit.data._stored import tensor_dtype, to_tensor
-from medkit.data._volume import Volume
 from medkit.ops import affine_spacing, translate_affine
+
+from ._array_shape import check_shape
+from ._errors import FormatError
+from ._file_state import changed, file_state
+from ._hdf5 import HDF5_MAGIC, array_name, geometry
+from ._hdf5_reader import HDF5Reader
+from ._limits import Limits
+from ._notice import Notice
+from ._npy import read_npy_header
+from ._npy_header import NPY_MAGIC, NpyHeader
+from ._orientation import placed
+from ._payload import check_payload
+from ._source import PlainSource
+from ._stored import tensor_dtype, to_tensor
+from ._volume import Volume
 
 
 @runtime_checkable

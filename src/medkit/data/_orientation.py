@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from medkit.data._errors import GeometryError
-from medkit.data._notice import NO_ORIENTATION, Notice
-from medkit.data._volume import Volume
 from medkit.ops import affine_spacing, permute_affine
+
+from ._errors import GeometryError
+from ._notice import NO_ORIENTATION, Notice
+from ._volume import Volume
 
 
 def placed(

@@ -9,7 +9,8 @@ from jaxtyping import Integer
 from torch import Tensor
 
 from medkit._core import check
-from medkit.data._dataset import Case
+
+from ._dataset import Case
 
 _WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 

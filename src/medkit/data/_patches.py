@@ -8,10 +8,11 @@ from torch.utils.data import Dataset
 
 from medkit._core import check
 from medkit._core.keyed_random import sample_rng
-from medkit.data._crop import crop_padded
-from medkit.data._dataset import Case, CaseSource, Item
-from medkit.data._patch_samplers import PatchSampler, UniformPatchSampler
 from medkit.ops import translate_affine
+
+from ._crop import crop_padded
+from ._dataset import Case, CaseSource, Item
+from ._patch_samplers import PatchSampler, UniformPatchSampler
 
 
 class PatchDataset(Dataset[Item]):

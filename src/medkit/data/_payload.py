@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from medkit.data._errors import LimitError, TruncatedError
-from medkit.data._limits import Limits
-from medkit.data._source import ByteSource
+from ._errors import LimitError, TruncatedError
+from ._limits import Limits
+from ._source import ByteSource
 
 
 def check_payload(

@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from medkit.data._errors import FormatError, TruncatedError
-from medkit.data._limits import Limits
-from medkit.data._payload import check_payload, read_payload
-from medkit.data._source import ByteSource, PlainSource, gzip_source, zlib_source
-from medkit.data._stored import tensor_dtype, to_tensor
+from ._errors import FormatError, TruncatedError
+from ._limits import Limits
+from ._payload import check_payload, read_payload
+from ._source import ByteSource, PlainSource, gzip_source, zlib_source
+from ._stored import tensor_dtype, to_tensor
 
 Encoding = Literal["raw", "gzip", "zlib", "text"]
 

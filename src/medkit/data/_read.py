@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from medkit._core import check
-from medkit.data._dicom import read_dicom
-from medkit.data._dicom_file import is_dicom
-from medkit.data._errors import FormatError
-from medkit.data._hdf5 import HDF5_MAGIC, read_hdf5, write_hdf5
-from medkit.data._limits import Limits
-from medkit.data._mha import is_mha, read_mha, write_mha
-from medkit.data._nifti import read_nifti, write_nifti
-from medkit.data._nifti_header import HEADER_BYTES, is_nifti
-from medkit.data._npy import NPZ_MAGIC, read_npy, read_npz, write_npz
-from medkit.data._npy_header import NPY_MAGIC
-from medkit.data._nrrd import read_nrrd, write_nrrd
-from medkit.data._nrrd_header import NRRD_MAGIC
-from medkit.data._source import open_source
-from medkit.data._volume import Volume
+
+from ._dicom import read_dicom
+from ._dicom_file import is_dicom
+from ._errors import FormatError
+from ._hdf5 import HDF5_MAGIC, read_hdf5, write_hdf5
+from ._limits import Limits
+from ._mha import is_mha, read_mha, write_mha
+from ._nifti import read_nifti, write_nifti
+from ._nifti_header import HEADER_BYTES, is_nifti
+from ._npy import NPZ_MAGIC, read_npy, read_npz, write_npz
+from ._npy_header import NPY_MAGIC
+from ._nrrd import read_nrrd, write_nrrd
+from ._nrrd_header import NRRD_MAGIC
+from ._source import open_source
+from ._volume import Volume
 
 
 @runtime_checkable

@@ -9,9 +9,10 @@ from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 from medkit._core import optional
-from medkit.data._compressed import CompressedBytes
-from medkit.data._errors import FormatError
-from medkit.data._wrappers import GZIP_MAGIC, GzipWrapper, Wrapper, ZlibWrapper
+
+from ._compressed import CompressedBytes
+from ._errors import FormatError
+from ._wrappers import GZIP_MAGIC, GzipWrapper, Wrapper, ZlibWrapper
 
 _BLOCK = 1 << 20  # inflated bytes per step: they stay in the processor's cache until copied
 _DEFLATE_RATIO = 1032  # deflate cannot inflate a byte to more than this

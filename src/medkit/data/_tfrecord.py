@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from medkit._core import check
-from medkit.data._atomic import atomic_file
-from medkit.data._crc32c import crc32c
-from medkit.data._errors import ChecksumError, LimitError, TruncatedError
-from medkit.data._gzip import write_gzip
-from medkit.data._limits import Limits
-from medkit.data._source import ByteSource, PlainSource, gzip_source, zlib_source
-from medkit.data._wrappers import GZIP_MAGIC, is_zlib
+
+from ._atomic import atomic_file
+from ._crc32c import crc32c
+from ._errors import ChecksumError, LimitError, TruncatedError
+from ._gzip import write_gzip
+from ._limits import Limits
+from ._source import ByteSource, PlainSource, gzip_source, zlib_source
+from ._wrappers import GZIP_MAGIC, is_zlib
 
 HEAD, FOOT = 12, 4
 FRAME = HEAD + FOOT

@@ -12,14 +12,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medkit._core import check
-from medkit.data._dataset import Case
-from medkit.data._errors import DataError, FormatError
-from medkit.data._example import Values, parse_example
-from medkit.data._feature import Feature
-from medkit.data._limits import Limits
-from medkit.data._orientation import unoriented
-from medkit.data._tfrecord_index import open_index
-from medkit.data._volume import Volume
+
+from ._dataset import Case
+from ._errors import DataError, FormatError
+from ._example import Values, parse_example
+from ._feature import Feature
+from ._limits import Limits
+from ._orientation import unoriented
+from ._tfrecord_index import open_index
+from ._volume import Volume
 
 _NO_PLACE = "the file states no geometry: 1 mm and the axes of the array"
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from medkit.data._atomic import atomic_file
-from medkit.data._crc32c import crc32c
-from medkit.data._errors import FormatError
-from medkit.data._file_state import changed, file_state
-from medkit.data._limits import Limits
-from medkit.data._source import PlainSource
-from medkit.data._tfrecord import (
+from ._atomic import atomic_file
+from ._crc32c import crc32c
+from ._errors import FormatError
+from ._file_state import changed, file_state
+from ._limits import Limits
+from ._source import PlainSource
+from ._tfrecord import (
     FRAME,
     HEAD,
     check_record,

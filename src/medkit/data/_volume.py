@@ -9,9 +9,6 @@ from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.data import _adapters
-from medkit.data._crop import crop_padded
-from medkit.data._notice import Notice
 from medkit.ops import (
     affine_axcodes,
     affine_spacing,
@@ -23,6 +20,10 @@ from medkit.ops import (
     rescale_affine,
     translate_affine,
 )
+
+from . import _adapters
+from ._crop import crop_padded
+from ._notice import Notice
 
 if TYPE_CHECKING:
     import monai.data.meta_tensor

@@ -4,7 +4,7 @@ import zlib
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
-from medkit.data._compressed import CompressedBytes
+from ._compressed import CompressedBytes
 
 GZIP_MAGIC = b"\x1f\x8b"
 

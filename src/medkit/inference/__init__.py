@@ -1,22 +1,22 @@
 """From a trained network to a prediction of a whole volume, and how far to trust it."""
 
-from medkit.inference._chain import Chain
-from medkit.inference._ensemble import Ensemble
-from medkit.inference._grad_cam import GradCAM
-from medkit.inference._oct_writer import OctPredictionWriter
-from medkit.inference._regions import Region, list_regions
-from medkit.inference._slab_writer import write_slabs
-from medkit.inference._slabs import Slab, sliding_window_segmentation, sliding_window_slabs
-from medkit.inference._sliding_window import sliding_window_inference
-from medkit.inference._temperature import TemperatureScaling
-from medkit.inference._test_time_augmentation import test_time_augmentation
-from medkit.inference._uncertainty import (
+from ._chain import Chain
+from ._ensemble import Ensemble
+from ._grad_cam import GradCAM
+from ._oct_writer import OctPredictionWriter
+from ._regions import Region, list_regions
+from ._slab_writer import write_slabs
+from ._slabs import Slab, sliding_window_segmentation, sliding_window_slabs
+from ._sliding_window import sliding_window_inference
+from ._temperature import TemperatureScaling
+from ._test_time_augmentation import test_time_augmentation
+from ._uncertainty import (
     PredictiveMoments,
     Uncertainty,
     mc_dropout,
     predictive_uncertainty,
 )
-from medkit.inference._view import View, flip_views, turn_views
+from ._view import View, flip_views, turn_views
 
 __all__ = [
     "Chain",

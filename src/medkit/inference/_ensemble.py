@@ -8,7 +8,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.inference._activation import Activation, probabilities
+
+from ._activation import Activation, probabilities
 
 
 class Ensemble(nn.Module):

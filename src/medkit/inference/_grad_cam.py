@@ -9,10 +9,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.inference._activation import Activation, probabilities
-from medkit.inference._captured import captured, named_layers
-from medkit.inference._dropout import evaluated
-from medkit.inference._sliding_window import sliding_window_inference
+
+from ._activation import Activation, probabilities
+from ._captured import captured, named_layers
+from ._dropout import evaluated
+from ._sliding_window import sliding_window_inference
 
 Method = Literal["gradcam", "gradcam++", "hirescam"]
 Scale = Literal["max", "none"]

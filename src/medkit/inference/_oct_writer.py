@@ -14,8 +14,9 @@ from torch import Tensor
 import medkit
 from medkit._core import check
 from medkit._core.hdf5_stream import Hdf5Stream, stream_hdf5
-from medkit.inference._activation import entropy
 from medkit.ops import boundaries_from_probabilities, rescale_boundaries
+
+from ._activation import entropy
 
 
 class OctPredictionWriter:

@@ -10,8 +10,9 @@ import medkit
 from medkit._core import check
 from medkit._core.hdf5_stream import stream_hdf5
 from medkit.data import Volume
-from medkit.inference._slabs import Slab
 from medkit.ops import affine_spacing
+
+from ._slabs import Slab
 
 _CHUNK = 32  # voxels along each axis; a slab rarely ends on it, and a chunk is then packed twice
 

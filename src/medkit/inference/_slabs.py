@@ -10,10 +10,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from medkit._core import check
-from medkit.inference._activation import entropy
-from medkit.inference._slab_resize import resized
-from medkit.inference._sliding_window import cut, importance_weight, padded_to_window, scores_of
 from medkit.ops import patch_grid
+
+from ._activation import entropy
+from ._slab_resize import resized
+from ._sliding_window import cut, importance_weight, padded_to_window, scores_of
 
 Corner = tuple[int, ...]
 

@@ -9,7 +9,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.inference._activation import Activation
+
+from ._activation import Activation
 
 Scaling = Literal["temperature", "vector"]
 

@@ -8,8 +8,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.inference._activation import Activation, probabilities
-from medkit.inference._view import View, flip_views
+
+from ._activation import Activation, probabilities
+from ._view import View, flip_views
 
 
 def test_time_augmentation(

@@ -8,10 +8,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.inference._activation import Activation, entropy, probabilities
-from medkit.inference._dropout import evaluated, seeded
-from medkit.inference._test_time_augmentation import view_scores, views_for
-from medkit.inference._view import View
+
+from ._activation import Activation, entropy, probabilities
+from ._dropout import evaluated, seeded
+from ._test_time_augmentation import view_scores, views_for
+from ._view import View
 
 Predictor = Callable[[nn.Module, Tensor], Tensor]
 """How a network sees a volume: takes both, returns the logits of every voxel."""

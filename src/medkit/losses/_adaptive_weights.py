@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medkit.losses._named_losses import Loss, NamedLosses
-from medkit.losses._processes import mean_over_processes
+from ._named_losses import Loss, NamedLosses
+from ._processes import mean_over_processes
 
 
 class AdaptiveWeights(NamedLosses):

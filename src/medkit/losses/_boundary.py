@@ -8,16 +8,17 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._class_loss import ClassLoss
-from medkit.losses._overlap_loss import ABSENT, Absent, reduce_classes
-from medkit.losses._voxels import (
+from medkit.ops import Overlap, distance_transform, map_error, one_hot
+
+from ._class_loss import ClassLoss
+from ._overlap_loss import ABSENT, Absent, reduce_classes
+from ._voxels import (
     Activation,
     Reduction,
     Voxels,
     as_voxels,
     can_look_at,
 )
-from medkit.ops import Overlap, distance_transform, map_error, one_hot
 
 
 def boundary_loss(

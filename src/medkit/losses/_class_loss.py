@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.losses._voxels import ACTIVATIONS, REDUCTIONS, Activation, Reduction
+
+from ._voxels import ACTIVATIONS, REDUCTIONS, Activation, Reduction
 
 
 class ClassLoss(nn.Module):

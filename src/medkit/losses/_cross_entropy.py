@@ -7,15 +7,17 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._entropy_loss import (
+from medkit.ops import VoxelScan
+
+from ._entropy_loss import (
     entropy_weights,
     reduce_rows,
     reduce_voxels,
     rows_of_voxels,
     weighted,
 )
-from medkit.losses._voxel_loss import Entropy, VoxelLoss, cross_entropy_of, scan_voxels
-from medkit.losses._voxels import (
+from ._voxel_loss import Entropy, VoxelLoss, cross_entropy_of, scan_voxels
+from ._voxels import (
     REDUCTIONS,
     Activation,
     Reduction,
@@ -23,7 +25,6 @@ from medkit.losses._voxels import (
     as_voxels,
     can_look_at,
 )
-from medkit.ops import VoxelScan
 
 MILLIONTHS = 1_000_000
 """``top_k`` is counted in these, so that the number of voxels is exact."""

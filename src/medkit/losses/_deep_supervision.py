@@ -7,8 +7,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.losses._coarse_target import Truth, coarse_truth
-from medkit.losses._named_losses import Loss, NamedLosses, loss_of, part_of, rows_of
+
+from ._coarse_target import Truth, coarse_truth
+from ._named_losses import Loss, NamedLosses, loss_of, part_of, rows_of
 
 
 class DeepSupervision(nn.Module):

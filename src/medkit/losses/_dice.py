@@ -6,9 +6,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._overlap_loss import Absent, OverlapLoss, count, ratio_loss, reduce_classes
-from medkit.losses._voxels import Activation, Reduction
 from medkit.ops import Overlap
+
+from ._overlap_loss import Absent, OverlapLoss, count, ratio_loss, reduce_classes
+from ._voxels import Activation, Reduction
 
 
 def dice_loss(

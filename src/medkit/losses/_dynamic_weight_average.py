@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._adaptive_weights import AdaptiveWeights, shares
-from medkit.losses._named_losses import Loss
+
+from ._adaptive_weights import AdaptiveWeights, shares
+from ._named_losses import Loss
 
 
 class DynamicWeightAverage(AdaptiveWeights):

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._voxels import Activation, Reduction, Voxels, class_weights
+
+from ._voxels import Activation, Reduction, Voxels, class_weights
 
 
 def is_binary(voxels: Voxels, activation: Activation | None) -> bool:

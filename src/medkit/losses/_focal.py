@@ -7,7 +7,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._entropy_loss import (
+from medkit.ops import VoxelScan
+
+from ._entropy_loss import (
     entropy_weights,
     is_binary,
     reduce_rows,
@@ -15,8 +17,8 @@ from medkit.losses._entropy_loss import (
     rows_of_voxels,
     weighted,
 )
-from medkit.losses._voxel_loss import Entropy, VoxelLoss, cross_entropy_of, scan_voxels
-from medkit.losses._voxels import (
+from ._voxel_loss import Entropy, VoxelLoss, cross_entropy_of, scan_voxels
+from ._voxels import (
     REDUCTIONS,
     Activation,
     Reduction,
@@ -24,7 +26,6 @@ from medkit.losses._voxels import (
     as_voxels,
     can_look_at,
 )
-from medkit.ops import VoxelScan
 
 
 def focal_loss(

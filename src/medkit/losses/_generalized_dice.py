@@ -8,9 +8,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._overlap_loss import ABSENT, Absent, OverlapLoss, count, ratio_loss
-from medkit.losses._voxels import REDUCTIONS, Activation, Reduction, class_weights
 from medkit.ops import Overlap
+
+from ._overlap_loss import ABSENT, Absent, OverlapLoss, count, ratio_loss
+from ._voxels import REDUCTIONS, Activation, Reduction, class_weights
 
 WeightType = Literal["square", "simple", "uniform"]
 

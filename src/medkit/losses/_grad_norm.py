@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._adaptive_weights import AdaptiveWeights
-from medkit.losses._named_losses import Loss
-from medkit.losses._processes import mean_over_processes
+
+from ._adaptive_weights import AdaptiveWeights
+from ._named_losses import Loss
+from ._processes import mean_over_processes
 
 
 class GradNorm(AdaptiveWeights):

@@ -7,7 +7,8 @@ from jaxtyping import Float, Integer, Num, Shaped
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.losses._node_groups import NodeGroups, node_groups, slot_sums
+
+from ._node_groups import NodeGroups, node_groups, slot_sums
 
 GroupReduction = Literal["group", "node", "none"]
 TargetsPer = Literal["node", "group"]

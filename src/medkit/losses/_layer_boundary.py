@@ -8,8 +8,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.losses._voxels import Reduction, Voxels, as_voxels
 from medkit.ops import boundaries_from_probabilities
+
+from ._voxels import Reduction, Voxels, as_voxels
 
 BoundaryActivation = Literal["softmax"]
 LossMethod = Literal["sum", "posterior"]

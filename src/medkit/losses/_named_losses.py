@@ -9,7 +9,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.losses._voxel_loss import VoxelLoss, scan_together
+
+from ._voxel_loss import VoxelLoss, scan_together
 
 
 @runtime_checkable

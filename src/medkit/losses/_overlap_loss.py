@@ -9,8 +9,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._voxel_loss import VoxelLoss, overlap_of, scan_voxels
-from medkit.losses._voxels import (
+from medkit.ops import Overlap, VoxelScan
+
+from ._voxel_loss import VoxelLoss, overlap_of, scan_voxels
+from ._voxels import (
     REDUCTIONS,
     Activation,
     Reduction,
@@ -18,7 +20,6 @@ from medkit.losses._voxels import (
     as_voxels,
     class_weights,
 )
-from medkit.ops import Overlap, VoxelScan
 
 Absent = Literal["ratio", "penalize", "skip"]
 

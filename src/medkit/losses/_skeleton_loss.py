@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._class_loss import ClassLoss
-from medkit.losses._overlap_loss import ABSENT, Absent, pool
-from medkit.losses._voxels import Activation, Reduction, as_voxels
 from medkit.ops import Overlap, one_hot
+
+from ._class_loss import ClassLoss
+from ._overlap_loss import ABSENT, Absent, pool
+from ._voxels import Activation, Reduction, as_voxels
 
 
 class Channels(NamedTuple):

@@ -7,10 +7,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._overlap_loss import Absent, ratio_loss, reduce_classes
-from medkit.losses._skeleton_loss import Channels, SkeletonLoss, as_channels, given_skeleton
-from medkit.losses._voxels import Activation, Reduction
 from medkit.ops import soft_erode, soft_skeletonize
+
+from ._overlap_loss import Absent, ratio_loss, reduce_classes
+from ._skeleton_loss import Channels, SkeletonLoss, as_channels, given_skeleton
+from ._voxels import Activation, Reduction
 
 
 def skeleton_recall_loss(

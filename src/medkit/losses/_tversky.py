@@ -7,9 +7,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._overlap_loss import Absent, OverlapLoss, count, ratio_loss, reduce_classes
-from medkit.losses._voxels import Activation, Reduction, can_look_at
 from medkit.ops import Overlap
+
+from ._overlap_loss import Absent, OverlapLoss, count, ratio_loss, reduce_classes
+from ._voxels import Activation, Reduction, can_look_at
 
 
 def tversky_loss(

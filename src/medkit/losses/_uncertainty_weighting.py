@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.losses._named_losses import Loss, NamedLosses
+
+from ._named_losses import Loss, NamedLosses
 
 
 class UncertaintyWeighting(NamedLosses):

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from medkit._core import check
-from medkit.losses._class_loss import ClassLoss
-from medkit.losses._voxels import Activation, Voxels, as_voxels
 from medkit.ops import Overlap, VoxelScan, voxel_scan
+
+from ._class_loss import ClassLoss
+from ._voxels import Activation, Voxels, as_voxels
 
 
 class Entropy(NamedTuple):

@@ -8,8 +8,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.losses._named_losses import Loss, loss_of, rows_of
-from medkit.losses._processes import Gathered, gather_rows
+
+from ._named_losses import Loss, loss_of, rows_of
+from ._processes import Gathered, gather_rows
 
 SAME = 1e-4
 """How far, relative to their size, counts may differ when a piece comes back."""

@@ -1,34 +1,34 @@
 """Scores of predictions, each a function and an accumulator."""
 
-from medkit.metrics._auroc import Auroc, AurocResult, auroc
-from medkit.metrics._average_surface_distance import (
+from ._auroc import Auroc, AurocResult, auroc
+from ._average_surface_distance import (
     AverageSurfaceDistance,
     average_surface_distance,
 )
-from medkit.metrics._betti_zero_error import BettiZeroError, betti_zero_error
-from medkit.metrics._bootstrap import Interval, bootstrap_interval
-from medkit.metrics._calibration import Calibration, CalibrationResult, calibration
-from medkit.metrics._cldice import ClDiceScore, cldice_score
-from medkit.metrics._confusion import (
+from ._betti_zero_error import BettiZeroError, betti_zero_error
+from ._bootstrap import Interval, bootstrap_interval
+from ._calibration import Calibration, CalibrationResult, calibration
+from ._cldice import ClDiceScore, cldice_score
+from ._confusion import (
     ConfusionMatrix,
     ConfusionScores,
     confusion_matrix,
     confusion_scores,
 )
-from medkit.metrics._dice import DiceScore, dice_score
-from medkit.metrics._hausdorff import HausdorffDistance, hausdorff_distance
-from medkit.metrics._iou import IoUScore, iou_score
-from medkit.metrics._layer_errors import LayerBoundaryErrors, LayerErrors, layer_errors
-from medkit.metrics._precision_recall import (
+from ._dice import DiceScore, dice_score
+from ._hausdorff import HausdorffDistance, hausdorff_distance
+from ._iou import IoUScore, iou_score
+from ._layer_errors import LayerBoundaryErrors, LayerErrors, layer_errors
+from ._precision_recall import (
     PrecisionScore,
     RecallScore,
     precision_score,
     recall_score,
 )
-from medkit.metrics._scores import Scores, Summary
-from medkit.metrics._surface_detection_score import SurfaceDetectionScore, surface_detection_score
-from medkit.metrics._surface_dice import SurfaceDice, surface_dice
-from medkit.metrics._variation_of_information import (
+from ._scores import Scores, Summary
+from ._surface_detection_score import SurfaceDetectionScore, surface_detection_score
+from ._surface_dice import SurfaceDice, surface_dice
+from ._variation_of_information import (
     VariationOfInformation,
     variation_of_information,
 )

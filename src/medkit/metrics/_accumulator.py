@@ -7,7 +7,8 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.metrics._scores import Scores
+
+from ._scores import Scores
 
 Options = dict[str, object]
 

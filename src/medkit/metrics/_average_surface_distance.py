@@ -7,10 +7,11 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.metrics._accumulator import Options
-from medkit.metrics._scores import Scores
-from medkit.metrics._surface import Surface, SurfaceDistances
-from medkit.metrics._surface_case import Spacing, SurfaceScore, score_surfaces
+
+from ._accumulator import Options
+from ._scores import Scores
+from ._surface import Surface, SurfaceDistances
+from ._surface_case import Spacing, SurfaceScore, score_surfaces
 
 Direction = Literal["pooled", "mean", "to_target", "to_prediction"]
 DIRECTIONS = ("pooled", "mean", "to_target", "to_prediction")

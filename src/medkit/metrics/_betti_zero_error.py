@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from medkit.metrics._mask_score import CaseMasks, MaskScore, score_masks, spatial_size
-from medkit.metrics._scores import Scores
 from medkit.ops import connected_components
+
+from ._mask_score import CaseMasks, MaskScore, score_masks, spatial_size
+from ._scores import Scores
 
 
 def betti_zero_error(

@@ -8,7 +8,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from medkit._core import check
-from medkit.metrics._scores import Empty, Scores
+
+from ._scores import Empty, Scores
 
 
 class Interval(NamedTuple):

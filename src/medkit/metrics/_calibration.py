@@ -8,7 +8,8 @@ from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 from medkit._core import check
-from medkit.metrics._sum_accumulator import Options, SumAccumulator
+
+from ._sum_accumulator import Options, SumAccumulator
 
 UNIT = 2**30
 """Probabilities are added up as whole multiples of 1 / UNIT, so that sums are exact."""

@@ -8,8 +8,9 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from medkit._core import optional
-from medkit.metrics._mask_score import CaseMasks, MaskScore, score_masks
-from medkit.metrics._scores import Scores
+
+from ._mask_score import CaseMasks, MaskScore, score_masks
+from ._scores import Scores
 
 
 def cldice_score(

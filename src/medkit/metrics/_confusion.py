@@ -8,9 +8,10 @@ from jaxtyping import Float64, Int64, Shaped, UInt8
 from torch import Tensor
 
 from medkit._core import check
-from medkit.metrics._scores import STATUSES
-from medkit.metrics._sum_accumulator import Options, SumAccumulator
 from medkit.ops import class_index
+
+from ._scores import STATUSES
+from ._sum_accumulator import Options, SumAccumulator
 
 
 class ConfusionScores(NamedTuple):

@@ -9,7 +9,8 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from medkit._core import check
-from medkit.metrics._scores import STATUSES, Scores
+
+from ._scores import STATUSES, Scores
 
 Missing = Literal["error", "penalize", "ignore"]
 MISSING = ("error", "penalize", "ignore")

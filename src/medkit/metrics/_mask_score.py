@@ -11,11 +11,12 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.metrics._accumulator import Accumulator
-from medkit.metrics._boxes import class_boxes, joint_box, mask_box
-from medkit.metrics._overlap_score import as_scores, stack_counts
-from medkit.metrics._scores import Scores
 from medkit.ops import hard_overlap
+
+from ._accumulator import Accumulator
+from ._boxes import class_boxes, joint_box, mask_box
+from ._overlap_score import as_scores, stack_counts
+from ._scores import Scores
 
 
 class CaseMasks(NamedTuple):

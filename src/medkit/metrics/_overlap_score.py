@@ -4,9 +4,10 @@ import torch
 from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
-from medkit.metrics._accumulator import Accumulator
-from medkit.metrics._scores import STATUSES, Scores
 from medkit.ops import Overlap, hard_overlap
+
+from ._accumulator import Accumulator
+from ._scores import STATUSES, Scores
 
 
 def as_scores(

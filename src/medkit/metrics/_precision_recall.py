@@ -4,9 +4,10 @@ import torch
 from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
-from medkit.metrics._overlap_score import OverlapScore, as_scores, stack_counts
-from medkit.metrics._scores import Scores
 from medkit.ops import hard_overlap
+
+from ._overlap_score import OverlapScore, as_scores, stack_counts
+from ._scores import Scores
 
 
 def precision_score(

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from medkit.metrics._surface_elements import cube_codes, element_sizes
+from ._surface_elements import cube_codes, element_sizes
 
 Surface = Literal["voxel", "surfel"]
 SURFACES = ("voxel", "surfel")

@@ -9,10 +9,11 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.metrics._accumulator import Options
-from medkit.metrics._mask_score import CaseMasks, ValueScore, score_masks, spatial_size
-from medkit.metrics._scores import Scores
-from medkit.metrics._surface import SURFACES, Surface, SurfaceDistances, surface_distances
+
+from ._accumulator import Options
+from ._mask_score import CaseMasks, ValueScore, score_masks, spatial_size
+from ._scores import Scores
+from ._surface import SURFACES, Surface, SurfaceDistances, surface_distances
 
 Spacing = float | Sequence[float] | None
 

@@ -10,9 +10,10 @@ from jaxtyping import Float64, Integer
 from torch import Tensor
 
 from medkit._core import check
-from medkit.metrics._mask_score import CaseMasks
-from medkit.metrics._surface_dice import surface_dice
-from medkit.metrics._variation_of_information import parts_variation
+
+from ._mask_score import CaseMasks
+from ._surface_dice import surface_dice
+from ._variation_of_information import parts_variation
 
 Topology = Callable[[np.ndarray, np.ndarray], float]
 

@@ -7,10 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._conv import make_pointwise
-from medkit.nn._image import check_image
-from medkit.nn._linear_resize import resize_linear
-from medkit.nn._norm import BATCH_NORM, Make
+
+from ._conv import make_pointwise
+from ._image import check_image
+from ._linear_resize import resize_linear
+from ._norm import BATCH_NORM, Make
 
 
 class AttentionGate(nn.Module):

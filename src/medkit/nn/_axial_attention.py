@@ -7,10 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._attention import attend, check_heads
-from medkit.nn._image import check_image
-from medkit.nn._norm import Make
 from medkit.ops import channels_first, channels_last
+
+from ._attention import attend, check_heads
+from ._image import check_image
+from ._norm import Make
 
 
 class LineAttention(nn.Module):

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._precision import at_least_float32
-from medkit.nn._segformer_profile import Numerics
+
+from ._precision import at_least_float32
+from ._segformer_profile import Numerics
 
 
 class BiasedBatchNorm2d(nn.BatchNorm2d):

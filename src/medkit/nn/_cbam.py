@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._conv import CONV, make_pointwise
-from medkit.nn._image import check_image
-from medkit.nn._norm import BATCH_NORM, Make
+
+from ._conv import CONV, make_pointwise
+from ._image import check_image
+from ._norm import BATCH_NORM, Make
 
 
 class CBAM(nn.Module):

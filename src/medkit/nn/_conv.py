@@ -11,11 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._batch_norm import evaluation_affine, is_hooked
-from medkit.nn._depthwise_conv import depthwise_conv
-from medkit.nn._norm import EFFICIENT_BATCH_NORM, Make
-from medkit.nn._pointwise_conv import pointwise_conv
 from medkit.ops import channels_first, channels_last
+
+from ._batch_norm import evaluation_affine, is_hooked
+from ._depthwise_conv import depthwise_conv
+from ._norm import EFFICIENT_BATCH_NORM, Make
+from ._pointwise_conv import pointwise_conv
 
 CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 

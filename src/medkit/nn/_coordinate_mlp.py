@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._fourier_features import FourierFeatures, check_coordinates
-from medkit.nn._precision import without_autocast
-from medkit.nn._sine import Sine, init_for_sine
+
+from ._fourier_features import FourierFeatures, check_coordinates
+from ._precision import without_autocast
+from ._sine import Sine, init_for_sine
 
 
 class CoordinateMLP(nn.Module):

@@ -20,8 +20,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from medkit.nn._precision import at_least_float32, without_autocast
 from medkit.ops import channels_first, channels_last
+
+from ._precision import at_least_float32, without_autocast
 
 
 class DepthwiseConv(nn.Module):

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medkit.nn._conv import ConvNormAct, check_conv, in_fast_memory
-from medkit.nn._image import check_image
-from medkit.nn._norm import Make
+from ._conv import ConvNormAct, check_conv, in_fast_memory
+from ._image import check_image
+from ._norm import Make
 
 
 class DepthwiseSeparableConv(nn.Module):

@@ -6,7 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medkit._core import check
-from medkit.nn._precision import at_least_float32
+
+from ._precision import at_least_float32
 
 
 def sobel_magnitude(

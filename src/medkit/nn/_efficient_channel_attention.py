@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._image import check_image
-from medkit.nn._norm import Make
+
+from ._image import check_image
+from ._norm import Make
 
 
 class EfficientChannelAttention(nn.Module):

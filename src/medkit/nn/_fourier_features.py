@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._precision import without_autocast
+
+from ._precision import without_autocast
 
 
 class FourierFeatures(nn.Module):

@@ -8,10 +8,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._conv import ConvNormAct, check_conv, in_fast_memory
-from medkit.nn._image import check_image
-from medkit.nn._norm import Make
-from medkit.nn._squeeze_excite import make_squeeze_excite
+
+from ._conv import ConvNormAct, check_conv, in_fast_memory
+from ._image import check_image
+from ._norm import Make
+from ._squeeze_excite import make_squeeze_excite
 
 
 class FusedMBConv(nn.Module):

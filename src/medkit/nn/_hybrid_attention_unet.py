@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._edges import sobel_magnitude
-from medkit.nn._factory import Factory
-from medkit.nn._image import check_image
-from medkit.nn._on_grid import on_grid
-from medkit.nn._recompute import run
-from medkit.nn._skip_attention import EdgeAttention, SpatialAttention
+
+from ._edges import sobel_magnitude
+from ._factory import Factory
+from ._image import check_image
+from ._on_grid import on_grid
+from ._recompute import run
+from ._skip_attention import EdgeAttention, SpatialAttention
 
 LEVELS = 5
 SMALLEST = 16

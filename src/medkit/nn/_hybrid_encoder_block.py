@@ -10,21 +10,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._axial_attention import AxialAttention2D, AxialAttention3D
-from medkit.nn._image import check_image
-from medkit.nn._mbconv import MBConv2D, MBConv3D
-from medkit.nn._multi_head_self_attention import (
+from medkit.ops import channels_first, channels_last
+
+from ._axial_attention import AxialAttention2D, AxialAttention3D
+from ._image import check_image
+from ._mbconv import MBConv2D, MBConv3D
+from ._multi_head_self_attention import (
     MultiHeadSelfAttention2D,
     MultiHeadSelfAttention3D,
 )
-from medkit.nn._norm import INSTANCE_NORM, Make
-from medkit.nn._shuffle_attention import ShuffleAttention2D, ShuffleAttention3D
-from medkit.nn._spatial_reduction_attention import (
+from ._norm import INSTANCE_NORM, Make
+from ._shuffle_attention import ShuffleAttention2D, ShuffleAttention3D
+from ._spatial_reduction_attention import (
     SpatialReductionAttention2D,
     SpatialReductionAttention3D,
 )
-from medkit.nn._window_attention import WindowAttention2D, WindowAttention3D
-from medkit.ops import channels_first, channels_last
+from ._window_attention import WindowAttention2D, WindowAttention3D
 
 Transformer = Literal["full", "window", "axial", "reduced"]
 

@@ -10,13 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._drop_path import DropPath
-from medkit.nn._factory import Factory
-from medkit.nn._hybrid_encoder_block import HybridEncoderBlock3D, Transformer
-from medkit.nn._image import check_image
-from medkit.nn._norm import INSTANCE_NORM
-from medkit.nn._on_grid import on_grid
-from medkit.nn._recompute import run
+
+from ._drop_path import DropPath
+from ._factory import Factory
+from ._hybrid_encoder_block import HybridEncoderBlock3D, Transformer
+from ._image import check_image
+from ._norm import INSTANCE_NORM
+from ._on_grid import on_grid
+from ._recompute import run
 
 Attention = Literal["axial", "window", "reduced"]
 

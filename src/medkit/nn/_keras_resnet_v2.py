@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._batch_norm import BiasedBatchNorm2d
-from medkit.nn._image import check_image
+
+from ._batch_norm import BiasedBatchNorm2d
+from ._image import check_image
 
 Depth = Literal[50, 101, 152]
 

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from medkit.nn._precision import at_least_float32, without_autocast
 from medkit.ops import channels_first, channels_last
+
+from ._precision import at_least_float32, without_autocast
 
 MODES = {2: "bilinear", 3: "trilinear"}
 

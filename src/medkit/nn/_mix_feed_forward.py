@@ -4,9 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medkit.nn._batch_norm import evaluation_affine, is_hooked
-from medkit.nn._depthwise_conv import DepthwiseConv, depthwise_conv
 from medkit.ops import channels_first, channels_last
+
+from ._batch_norm import evaluation_affine, is_hooked
+from ._depthwise_conv import DepthwiseConv, depthwise_conv
 
 
 class NormalizedDepthwiseConv(nn.Module):

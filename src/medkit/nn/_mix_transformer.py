@@ -13,12 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._image import check_image
-from medkit.nn._mix_transformer_block import MixTransformerBlock
-from medkit.nn._patch_embed import PatchEmbed2D, PatchEmbed3D
-from medkit.nn._recompute import run
-from medkit.nn._segformer_init import init_weights
-from medkit.nn._segformer_profile import (
+from medkit.ops import channels_first, channels_last
+
+from ._image import check_image
+from ._mix_transformer_block import MixTransformerBlock
+from ._patch_embed import PatchEmbed2D, PatchEmbed3D
+from ._recompute import run
+from ._segformer_init import init_weights
+from ._segformer_profile import (
     Numerics,
     PerStage,
     Profile,
@@ -27,7 +29,6 @@ from medkit.nn._segformer_profile import (
     numerics,
     stage_sizes,
 )
-from medkit.ops import channels_first, channels_last
 
 STRIDES = (4, 2, 2, 2)
 

@@ -4,15 +4,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medkit.nn._batch_norm import make_batch_norm
-from medkit.nn._drop_path import DropPath
-from medkit.nn._mix_feed_forward import MixFeedForward
-from medkit.nn._segformer_profile import Numerics
-from medkit.nn._spatial_reduction_attention import (
+from medkit.ops import channels_first, channels_last
+
+from ._batch_norm import make_batch_norm
+from ._drop_path import DropPath
+from ._mix_feed_forward import MixFeedForward
+from ._segformer_profile import Numerics
+from ._spatial_reduction_attention import (
     SpatialReductionAttention2D,
     SpatialReductionAttention3D,
 )
-from medkit.ops import channels_first, channels_last
 
 
 class MixTransformerBlock(nn.Module):

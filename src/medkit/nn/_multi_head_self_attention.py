@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medkit.nn._attention import attend, check_heads
-from medkit.nn._image import check_image
-from medkit.nn._norm import Make
 from medkit.ops import channels_first, channels_last
+
+from ._attention import attend, check_heads
+from ._image import check_image
+from ._norm import Make
 
 
 class MultiHeadSelfAttention(nn.Module):

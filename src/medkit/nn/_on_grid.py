@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from medkit.nn._linear_resize import MODES, is_exporting
+from ._linear_resize import MODES, is_exporting
 
 
 def on_grid(

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._image import check_image
 from medkit.ops import channels_first, channels_last
+
+from ._image import check_image
 
 
 class PatchEmbed(nn.Module):

@@ -8,12 +8,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._batch_norm import make_batch_norm
-from medkit.nn._linear_resize import resize_linear
-from medkit.nn._mix_transformer import MixTransformer2D, MixTransformer3D, Pyramid
-from medkit.nn._segformer_decoder import SegFormerDecoder
-from medkit.nn._segformer_init import init_weights
-from medkit.nn._segformer_profile import Profile, Variant, numerics
+
+from ._batch_norm import make_batch_norm
+from ._linear_resize import resize_linear
+from ._mix_transformer import MixTransformer2D, MixTransformer3D, Pyramid
+from ._segformer_decoder import SegFormerDecoder
+from ._segformer_init import init_weights
+from ._segformer_profile import Profile, Variant, numerics
 
 
 class SegFormer(nn.Module):

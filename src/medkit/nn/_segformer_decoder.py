@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medkit.nn._batch_norm import evaluation_affine
-from medkit.nn._linear_resize import add_resized
-from medkit.nn._mix_transformer import Pyramid
-from medkit.nn._pointwise_conv import PointwiseConv
-from medkit.nn._precision import at_least_float32, without_autocast
 from medkit.ops import channels_first, channels_last
+
+from ._batch_norm import evaluation_affine
+from ._linear_resize import add_resized
+from ._mix_transformer import Pyramid
+from ._pointwise_conv import PointwiseConv
+from ._precision import at_least_float32, without_autocast
 
 
 class LinearEmbed(nn.Module):

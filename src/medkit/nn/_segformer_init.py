@@ -5,9 +5,9 @@ from typing import Literal
 
 from torch import nn
 
-from medkit.nn._depthwise_conv import DepthwiseConv
-from medkit.nn._pointwise_conv import PointwiseConv
-from medkit.nn._spatial_reduction_attention import SpatialReductionAttention
+from ._depthwise_conv import DepthwiseConv
+from ._pointwise_conv import PointwiseConv
+from ._spatial_reduction_attention import SpatialReductionAttention
 
 Layer = nn.Linear | nn.Conv2d | nn.Conv3d | DepthwiseConv | PointwiseConv
 LAYERS = (nn.Linear, nn.Conv2d, nn.Conv3d, DepthwiseConv, PointwiseConv)

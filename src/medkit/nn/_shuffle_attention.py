@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._factory import Factory
-from medkit.nn._image import check_image
+
+from ._factory import Factory
+from ._image import check_image
 
 
 class ShuffleAttention(nn.Module):

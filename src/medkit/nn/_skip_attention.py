@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medkit.nn._factory import Factory
+from ._factory import Factory
 
 
 class Gate(nn.Module):

@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._conv import make_pointwise
-from medkit.nn._image import check_image
-from medkit.nn._norm import Make
+
+from ._conv import make_pointwise
+from ._image import check_image
+from ._norm import Make
 
 
 class SqueezeExcite(nn.Module):

@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check, optional
-from medkit.nn._image import check_image
-from medkit.nn._recompute import run_any
-from medkit.nn._unet import UNet2D
+
+from ._image import check_image
+from ._recompute import run_any
+from ._unet import UNet2D
 
 
 class _FeatureInfo(Protocol):

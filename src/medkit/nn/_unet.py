@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._image import check_image
-from medkit.nn._linear_resize import resize_linear
-from medkit.nn._norm import INSTANCE_NORM
-from medkit.nn._unet_decoder import UNetDecoder
-from medkit.nn._unet_encoder import CONV, Layers, PerAxis, UNetEncoder
+
+from ._image import check_image
+from ._linear_resize import resize_linear
+from ._norm import INSTANCE_NORM
+from ._unet_decoder import UNetDecoder
+from ._unet_encoder import CONV, Layers, PerAxis, UNetEncoder
 
 CHANNELS = {2: (32, 64, 128, 256, 512, 512), 3: (32, 64, 128, 256, 320, 320)}
 SLOPE = 0.01

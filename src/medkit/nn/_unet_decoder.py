@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medkit.nn._on_grid import on_grid
-from medkit.nn._recompute import run
-from medkit.nn._unet_encoder import ConvBlock, Layers, PerAxis
+from ._on_grid import on_grid
+from ._recompute import run
+from ._unet_encoder import ConvBlock, Layers, PerAxis
 
 UP: dict[int, Callable[..., nn.Module]] = {
     2: nn.ConvTranspose2d,

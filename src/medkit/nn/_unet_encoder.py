@@ -7,9 +7,9 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from medkit.nn._drop_path import DropPath
-from medkit.nn._factory import Factory
-from medkit.nn._recompute import run
+from ._drop_path import DropPath
+from ._factory import Factory
+from ._recompute import run
 
 CONV: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 CHANNEL_DROPOUT: dict[int, type[nn.Module]] = {2: nn.Dropout2d, 3: nn.Dropout3d}

@@ -10,10 +10,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.nn._attention import attend, check_heads
-from medkit.nn._image import check_image
-from medkit.nn._norm import Make
-from medkit.nn._windows import (
+from medkit.ops import channels_first, channels_last
+
+from ._attention import attend, check_heads
+from ._image import check_image
+from ._norm import Make
+from ._windows import (
     Axis,
     Part,
     cut,
@@ -22,7 +24,6 @@ from medkit.nn._windows import (
     split_windows,
     visible,
 )
-from medkit.ops import channels_first, channels_last
 
 
 class WindowAttention(nn.Module):

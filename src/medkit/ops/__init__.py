@@ -1,6 +1,6 @@
 """Pure functions on tensors: no module, no state, no files."""
 
-from medkit.ops._affine import (
+from ._affine import (
     affine_axcodes,
     affine_shear,
     affine_spacing,
@@ -13,35 +13,35 @@ from medkit.ops._affine import (
     transform_points,
     translate_affine,
 )
-from medkit.ops._binary_morphology import (
+from ._binary_morphology import (
     binary_closing,
     binary_dilation,
     binary_erosion,
     binary_opening,
 )
-from medkit.ops._boundary import boundaries_to_mask, mask_to_boundaries, rescale_boundaries
-from medkit.ops._components import (
+from ._boundary import boundaries_to_mask, mask_to_boundaries, rescale_boundaries
+from ._components import (
     connected_components,
     fill_holes,
     keep_largest_component,
     remove_small_components,
 )
-from medkit.ops._distance import distance_transform
-from medkit.ops._hysteresis import hysteresis_threshold
-from medkit.ops._layer_decoding import boundaries_from_probabilities
-from medkit.ops._layout import channels_first, channels_last
-from medkit.ops._map_error import map_error
-from medkit.ops._morphology import soft_dilate, soft_erode, soft_open
-from medkit.ops._one_hot import ClassIndex, class_index, one_hot
-from medkit.ops._overlap import Overlap, hard_overlap
-from medkit.ops._reorient import Reoriented, reorient
-from medkit.ops._resample import resample, resample_to_grid
-from medkit.ops._scatter import GroupExtrema, scatter_max, scatter_mean, scatter_min, scatter_sum
-from medkit.ops._segment import segment_mean, segment_sum
-from medkit.ops._soft_skeleton import soft_skeletonize
-from medkit.ops._structuring_element import ball_element, box_element, cylinder_element
-from medkit.ops._voxel_scan import VoxelScan, voxel_scan
-from medkit.ops._window import gaussian_importance, patch_grid
+from ._distance import distance_transform
+from ._hysteresis import hysteresis_threshold
+from ._layer_decoding import boundaries_from_probabilities
+from ._layout import channels_first, channels_last
+from ._map_error import map_error
+from ._morphology import soft_dilate, soft_erode, soft_open
+from ._one_hot import ClassIndex, class_index, one_hot
+from ._overlap import Overlap, hard_overlap
+from ._reorient import Reoriented, reorient
+from ._resample import resample, resample_to_grid
+from ._scatter import GroupExtrema, scatter_max, scatter_mean, scatter_min, scatter_sum
+from ._segment import segment_mean, segment_sum
+from ._soft_skeleton import soft_skeletonize
+from ._structuring_element import ball_element, box_element, cylinder_element
+from ._voxel_scan import VoxelScan, voxel_scan
+from ._window import gaussian_importance, patch_grid
 
 __all__ = [
     "ClassIndex",

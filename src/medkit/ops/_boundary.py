@@ -8,7 +8,8 @@ from jaxtyping import Float, Integer, Num
 from torch import Tensor
 
 from medkit._core import check
-from medkit.ops._one_hot import class_index
+
+from ._one_hot import class_index
 
 
 def boundaries_to_mask(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medkit.ops._chunks import (
+from ._chunks import (
     Context,
     Room,
     chunks,
@@ -17,7 +17,7 @@ from medkit.ops._chunks import (
     on_cpu,
     wide_dtype,
 )
-from medkit.ops._focal import Outcomes, focal, focal_slope, sigmoid_focal, sigmoid_focal_slope
+from ._focal import Outcomes, focal, focal_slope, sigmoid_focal, sigmoid_focal_slope
 
 
 class ChannelTerms(NamedTuple):

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor
 
-from medkit.ops._chunks import (
+from ._chunks import (
     Context,
     Room,
     chunks,

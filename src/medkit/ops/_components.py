@@ -9,7 +9,8 @@ from jaxtyping import Bool, Int32, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.ops import _ndimage
+
+from . import _ndimage
 
 Connectivity = Literal[4, 6, 8, 18, 26]
 Together = Literal["class", "foreground"]

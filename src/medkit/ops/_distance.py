@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.ops import _ndimage
+
+from . import _ndimage
 
 Missing = Literal["inf", "edge"]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor
 
-from medkit.ops._chunks import Context, chunks, gradient_of, on_cpu
+from ._chunks import Context, chunks, gradient_of, on_cpu
 
 
 def focal(surprise: Tensor, gamma: float) -> Tensor:

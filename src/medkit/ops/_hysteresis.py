@@ -6,7 +6,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from medkit._core import check
-from medkit.ops._components import Connectivity, connected_components
+
+from ._components import Connectivity, connected_components
 
 
 def hysteresis_threshold(

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from medkit._core import check
-from medkit.ops._chunks import Context, wide_dtype
+
+from ._chunks import Context, wide_dtype
 
 _Activation = Literal["softmax", "sigmoid"]
 

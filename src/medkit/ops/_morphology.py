@@ -8,8 +8,9 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.ops._chunks import CPU_ELEMENTS, DEVICE_ELEMENTS, Context, wide_dtype
-from medkit.ops._neighbourhood import dilate_with, erode_into, to_positions_, voxel_keys
+
+from ._chunks import CPU_ELEMENTS, DEVICE_ELEMENTS, Context, wide_dtype
+from ._neighbourhood import dilate_with, erode_into, to_positions_, voxel_keys
 
 Images = Shaped[Tensor, "batch channel *spatial"]
 """Floating-point images or boolean masks, two or three spatial axes."""

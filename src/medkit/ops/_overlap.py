@@ -8,7 +8,8 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.ops._one_hot import class_index
+
+from ._one_hot import class_index
 
 
 class Overlap(NamedTuple):

@@ -7,7 +7,8 @@ from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.ops._affine import axes_towards, flip_affine, permute_affine
+
+from ._affine import axes_towards, flip_affine, permute_affine
 
 
 class Reoriented(NamedTuple):

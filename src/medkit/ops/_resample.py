@@ -10,7 +10,8 @@ from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.ops._interpolation import (
+
+from ._interpolation import (
     MODES,
     Mode,
     along_axis,

@@ -9,7 +9,8 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
 from medkit._core import check
-from medkit.ops._scatter import accumulation_dtype, add_up, divide, group_by, group_sizes
+
+from ._scatter import accumulation_dtype, add_up, divide, group_by, group_sizes
 
 
 def segment_sum(

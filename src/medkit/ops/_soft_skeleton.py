@@ -8,9 +8,10 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.ops._chunks import Context, gradient_of, wide_dtype
-from medkit.ops._morphology import Images, check_images, rows
-from medkit.ops._neighbourhood import dilate_with, erode_into, extremes, to_positions_, voxel_keys
+
+from ._chunks import Context, gradient_of, wide_dtype
+from ._morphology import Images, check_images, rows
+from ._neighbourhood import dilate_with, erode_into, extremes, to_positions_, voxel_keys
 
 
 def soft_skeletonize(

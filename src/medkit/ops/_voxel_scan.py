@@ -9,11 +9,12 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
-from medkit.ops._channel_scan import Formula, channel_terms, scan_channels
-from medkit.ops._chunks import wide_dtype
-from medkit.ops._class_scan import class_terms, scan_classes
-from medkit.ops._focal import focal, scan_focal
-from medkit.ops._overlap import Overlap
+
+from ._channel_scan import Formula, channel_terms, scan_channels
+from ._chunks import wide_dtype
+from ._class_scan import class_terms, scan_classes
+from ._focal import focal, scan_focal
+from ._overlap import Overlap
 
 Activation = Literal["softmax", "sigmoid"]
 Needs = Literal["both", "overlap", "cross_entropy"]

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from medkit._core import check
 from medkit._core.optional import require
-from medkit.plot._overlay import geometry, grey_window
-from medkit.plot._page import Page
-from medkit.plot._palette import palette
-from medkit.plot._planes import as_array, centres, planes
+
+from ._overlay import geometry, grey_window
+from ._page import Page
+from ._palette import palette
+from ._planes import as_array, centres, planes
 
 if TYPE_CHECKING:
     import matplotlib.figure

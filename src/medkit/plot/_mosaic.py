@@ -8,9 +8,10 @@ import numpy as np
 
 from medkit._core import check
 from medkit._core.optional import require
-from medkit.plot._overlay import Image, check_place, geometry, grey_window, label_paints
-from medkit.plot._page import TOP, Color, Page, Panel
-from medkit.plot._planes import as_array, as_labels, centres, planes
+
+from ._overlay import Image, check_place, geometry, grey_window, label_paints
+from ._page import TOP, Color, Page, Panel
+from ._planes import as_array, as_labels, centres, planes
 
 if TYPE_CHECKING:
     import matplotlib.figure

@@ -9,9 +9,10 @@ from torch import Tensor
 from medkit._core import check
 from medkit._core.optional import require
 from medkit.data import Volume
-from medkit.plot._page import Box, Color, Page
-from medkit.plot._palette import palette
-from medkit.plot._planes import as_array, as_labels, planes
+
+from ._page import Box, Color, Page
+from ._palette import palette
+from ._planes import as_array, as_labels, planes
 
 if TYPE_CHECKING:
     import matplotlib.figure

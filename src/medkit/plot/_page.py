@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medkit._core.optional import require
-from medkit.plot._planes import AXES, Plane
+
+from ._planes import AXES, Plane
 
 Box = tuple[Sequence[int], Sequence[int]]
 Color = tuple[float, float, float, float]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from medkit._core import check
 from medkit._core.optional import require
-from medkit.plot._palette import palette
+
+from ._palette import palette
 
 if TYPE_CHECKING:
     import matplotlib.figure

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from medkit._core import check
 from medkit._core.optional import require
-from medkit.plot._palette import OKABE_ITO
+
+from ._palette import OKABE_ITO
 
 if TYPE_CHECKING:
     import matplotlib.figure

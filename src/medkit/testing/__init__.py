@@ -1,11 +1,11 @@
 """Contract checks that a part, yours or ours, can be held to."""
 
-from medkit.testing._check_loss import check_loss, loss_laws, loss_report
-from medkit.testing._check_metric import check_metric, metric_laws, metric_report
-from medkit.testing._check_module import check_module, module_laws, module_report
-from medkit.testing._check_transform import check_transform, transform_laws, transform_report
-from medkit.testing._close import assert_close
-from medkit.testing._contract import ContractError, Report, Verdict
+from ._check_loss import check_loss, loss_laws, loss_report
+from ._check_metric import check_metric, metric_laws, metric_report
+from ._check_module import check_module, module_laws, module_report
+from ._check_transform import check_transform, transform_laws, transform_report
+from ._close import assert_close
+from ._contract import ContractError, Report, Verdict
 
 __all__ = [
     "ContractError",

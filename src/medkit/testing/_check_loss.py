@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from medkit.testing import (
+from . import (
     _loss_classes,
     _loss_ignoring,
     _loss_meaning,
@@ -13,8 +13,8 @@ from medkit.testing import (
     _loss_precision,
     _loss_symmetry,
 )
-from medkit.testing._contract import Law, Report, examine
-from medkit.testing._loss_subject import LossSubject
+from ._contract import Law, Report, examine
+from ._loss_subject import LossSubject
 
 LAWS: tuple[Law[LossSubject], ...] = (
     *_loss_object.LAWS,

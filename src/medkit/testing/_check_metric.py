@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
-from medkit.testing._contract import Report, examine
-from medkit.testing._metric_laws import LAWS, Metric, MetricSubject
+from ._contract import Report, examine
+from ._metric_laws import LAWS, Metric, MetricSubject
 
 Sample = Callable[[torch.Generator], tuple[Tensor, Tensor]]
 

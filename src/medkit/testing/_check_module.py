@@ -5,9 +5,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import torch
 from torch import nn
 
-from medkit.testing import _module_numbers, _module_object
-from medkit.testing._contract import Law, Report, examine
-from medkit.testing._module_subject import ModuleSubject
+from . import _module_numbers, _module_object
+from ._contract import Law, Report, examine
+from ._module_subject import ModuleSubject
 
 LAWS: tuple[Law[ModuleSubject], ...] = (*_module_object.LAWS, *_module_numbers.LAWS)
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Mapping
 
 from medkit._core import check
-from medkit.testing._contract import Report, examine
-from medkit.testing._transform_laws import LAWS, TransformSubject
+
+from ._contract import Report, examine
+from ._transform_laws import LAWS, TransformSubject
 
 
 def transform_laws() -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from medkit.testing._close import assert_close
-from medkit.testing._contract import Violation
+from ._close import assert_close
+from ._contract import Violation
 
 
 def same(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from medkit._core import check
-from medkit.testing._options import Options, spell
+
+from ._options import Options, spell
 
 Status = Literal["passed", "violated", "not applicable", "excused"]
 Subject = TypeVar("Subject")

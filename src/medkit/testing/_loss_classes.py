@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from medkit.testing._comparison import expect, finite, norm, same
-from medkit.testing._contract import NotApplicable
-from medkit.testing._loss_subject import LossSubject, loss_law, needs_classes, needs_softmax, ramp
-from medkit.testing._options import Options
+from ._comparison import expect, finite, norm, same
+from ._contract import NotApplicable
+from ._loss_subject import LossSubject, loss_law, needs_classes, needs_softmax, ramp
+from ._options import Options
 
 ABSENT_SIGNAL = 1e-3
 """Least gradient, summed over voxels, against a class that is predicted and absent."""

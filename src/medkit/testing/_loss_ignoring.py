@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from medkit.testing._comparison import expect, finite, same
-from medkit.testing._contract import NotApplicable, Violation
-from medkit.testing._loss_subject import LossSubject, loss_law
-from medkit.testing._options import Options
+from ._comparison import expect, finite, same
+from ._contract import NotApplicable, Violation
+from ._loss_subject import LossSubject, loss_law
+from ._options import Options
 
 CLASS_COUNTS = (2, 4, 8)
 ABSENT_LABELS = (255, -1)

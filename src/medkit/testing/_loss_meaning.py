@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import torch
 
-from medkit.testing._comparison import expect, finite, norm, same
-from medkit.testing._contract import NotApplicable
-from medkit.testing._loss_subject import LossSubject, loss_law, needs_softmax
-from medkit.testing._options import Options
+from ._comparison import expect, finite, norm, same
+from ._contract import NotApplicable
+from ._loss_subject import LossSubject, loss_law, needs_softmax
+from ._options import Options
 
 SIGNAL = 1e-6
 """Least share of the loss's gradient that counts as one."""

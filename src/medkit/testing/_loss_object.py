@@ -8,12 +8,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from medkit.testing._comparison import expect, same
-from medkit.testing._compiler import quiet, whole_graph
-from medkit.testing._contract import NotApplicable, Violation, try_in_each
-from medkit.testing._loss_subject import VOCABULARY, LossSubject, loss_law, ramp
-from medkit.testing._options import Options, call_parameters, literal_values, parameters
-from medkit.testing._trees import Tree, apply, leaves
+from ._comparison import expect, same
+from ._compiler import quiet, whole_graph
+from ._contract import NotApplicable, Violation, try_in_each
+from ._loss_subject import VOCABULARY, LossSubject, loss_law, ramp
+from ._options import Options, call_parameters, literal_values, parameters
+from ._trees import Tree, apply, leaves
 
 
 @loss_law(every_setting=False, segmentation=False)

@@ -6,12 +6,12 @@ from typing import cast as as_type
 import torch
 from torch import Tensor
 
-from medkit.testing._close import TOLERANCES
-from medkit.testing._comparison import expect, finite, norm, relative_error, same
-from medkit.testing._contract import NotApplicable
-from medkit.testing._loss_subject import LossSubject, loss_law
-from medkit.testing._options import Options, spell
-from medkit.testing._trees import Tree, apply, cast, first_leaf
+from ._close import TOLERANCES
+from ._comparison import expect, finite, norm, relative_error, same
+from ._contract import NotApplicable
+from ._loss_subject import LossSubject, loss_law
+from ._options import Options, spell
+from ._trees import Tree, apply, cast, first_leaf
 
 MILLION = 1_000_000
 HALF = (torch.float16, torch.bfloat16)

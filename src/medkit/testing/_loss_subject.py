@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from medkit._core import check
-from medkit.testing._comparison import expect
-from medkit.testing._contract import Law, NotApplicable, describe, try_in_each
-from medkit.testing._options import (
+
+from ._comparison import expect
+from ._contract import Law, NotApplicable, describe, try_in_each
+from ._options import (
     Options,
     call_parameters,
     literal_values,
     pairwise,
     parameters,
 )
-from medkit.testing._trees import Tree, cast, first_leaf
+from ._trees import Tree, cast, first_leaf
 
 Loss = Callable[..., Tensor]
 Sample = Callable[[torch.Generator], tuple[object, ...]]

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from medkit.testing._comparison import same
-from medkit.testing._contract import NotApplicable
-from medkit.testing._loss_subject import LossSubject, loss_law
-from medkit.testing._options import Options
+from ._comparison import same
+from ._contract import NotApplicable
+from ._loss_subject import LossSubject, loss_law
+from ._options import Options
 
 REPEATS = 8
 COARSE = 5

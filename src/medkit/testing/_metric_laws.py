@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from medkit.metrics import Scores
-from medkit.testing._contract import Law, NotApplicable, Violation
+
+from ._contract import Law, NotApplicable, Violation
 
 CASES, CLASSES = 5, 3
 Batch = tuple[Tensor, Tensor]

@@ -7,9 +7,9 @@ from typing import cast as as_type
 import torch
 from torch import Tensor, nn
 
-from medkit.testing._comparison import expect, finite, norm, relative_error, same
-from medkit.testing._contract import NotApplicable
-from medkit.testing._module_subject import (
+from ._comparison import expect, finite, norm, relative_error, same
+from ._contract import NotApplicable
+from ._module_subject import (
     ModuleSubject,
     differentiable,
     gradients_of,
@@ -18,8 +18,8 @@ from medkit.testing._module_subject import (
     outputs,
     weighted_sum,
 )
-from medkit.testing._options import Options
-from medkit.testing._trees import Tree, apply, leaves
+from ._options import Options
+from ._trees import Tree, apply, leaves
 
 EXACT = 1e-9
 """Largest relative difference, in norm, between two float64 results that should be one."""

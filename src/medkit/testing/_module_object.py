@@ -8,10 +8,10 @@ from typing import cast as as_type
 import torch
 from torch import Tensor, nn
 
-from medkit.testing._comparison import expect, relative_error
-from medkit.testing._compiler import exported, quiet, whole_graph
-from medkit.testing._contract import NotApplicable
-from medkit.testing._module_subject import (
+from ._comparison import expect, relative_error
+from ._compiler import exported, quiet, whole_graph
+from ._contract import NotApplicable
+from ._module_subject import (
     ModuleSubject,
     differentiable,
     gradients_of,
@@ -21,8 +21,8 @@ from medkit.testing._module_subject import (
     submodules,
     weighted_sum,
 )
-from medkit.testing._options import Options, call_parameters
-from medkit.testing._trees import Tree, apply, leaves
+from ._options import Options, call_parameters
+from ._trees import Tree, apply, leaves
 
 SEQUENCE = 3
 """Rank of an input of tokens."""

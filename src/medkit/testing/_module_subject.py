@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from medkit._core import check
-from medkit.testing._contract import Law, NotApplicable, Violation, try_in_each
-from medkit.testing._options import Options, pairwise, parameters
-from medkit.testing._trees import Tree, apply, cast, leaves
+
+from ._contract import Law, NotApplicable, Violation, try_in_each
+from ._options import Options, pairwise, parameters
+from ._trees import Tree, apply, cast, leaves
 
 Sample = Sequence[int] | Callable[[torch.Generator], tuple[object, ...]]
 

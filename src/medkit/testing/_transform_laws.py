@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medkit.testing._contract import Law, NotApplicable, Violation
 from medkit.transforms import Applied, Transform
+
+from ._contract import Law, NotApplicable, Violation
 
 _SEEDS = range(4)
 _SHAPE = (14, 17, 20)

@@ -1,18 +1,18 @@
 """Transforms of samples: images, labels and their geometry, repeatable and invertible."""
 
-from medkit.transforms._affine import RandomAffine, RandomElastic
-from medkit.transforms._bias_field import apply_bias_field, num_bias_coefficients
-from medkit.transforms._clahe import EqualizeContrast, equalize_contrast
-from medkit.transforms._compose import Apply, Compose, OneOf, RandomApply, apply_to_batch
-from medkit.transforms._crops import (
+from ._affine import RandomAffine, RandomElastic
+from ._bias_field import apply_bias_field, num_bias_coefficients
+from ._clahe import EqualizeContrast, equalize_contrast
+from ._compose import Apply, Compose, OneOf, RandomApply, apply_to_batch
+from ._crops import (
     CropForeground,
     Pad,
     PadOrCrop,
     RandomSpatialCrop,
     SpatialCrop,
 )
-from medkit.transforms._grids import Resize, Spacing
-from medkit.transforms._intensity import (
+from ._grids import Resize, Spacing
+from ._intensity import (
     adjust_contrast,
     adjust_gamma,
     gaussian_blur,
@@ -22,8 +22,8 @@ from medkit.transforms._intensity import (
     simulate_low_resolution,
     window_intensity,
 )
-from medkit.transforms._mixing import RandomCutOut, mixup
-from medkit.transforms._moves import (
+from ._mixing import RandomCutOut, mixup
+from ._moves import (
     Flip,
     Orientation,
     RandomD4,
@@ -31,7 +31,7 @@ from medkit.transforms._moves import (
     RandomRotate90,
     Rotate90,
 )
-from medkit.transforms._normalize import (
+from ._normalize import (
     NormalizeIntensity,
     NormalizePercentiles,
     ReplaceNonFinite,
@@ -39,7 +39,7 @@ from medkit.transforms._normalize import (
     ShiftIntensity,
     WindowIntensity,
 )
-from medkit.transforms._random_intensity import (
+from ._random_intensity import (
     RandomBiasField,
     RandomBrightness,
     RandomContrast,
@@ -49,15 +49,15 @@ from medkit.transforms._random_intensity import (
     RandomLowResolution,
     RandomShiftIntensity,
 )
-from medkit.transforms._rotate import RandomRotate, Rotate
-from medkit.transforms._stain import (
+from ._rotate import RandomRotate, Rotate
+from ._stain import (
     NormalizeStains,
     RandomStainJitter,
     jitter_stains,
     normalize_stains,
 )
-from medkit.transforms._transform import Applied, Transform
-from medkit.transforms._warp import Warp
+from ._transform import Applied, Transform
+from ._warp import Warp
 
 __all__ = [
     "Applied",
