@@ -126,8 +126,8 @@ class Apply(Transform):
     """Any function of a tensor, as a transform.
 
     Args:
-        function: Takes a tensor (channel, *spatial) and returns one on the same grid; it must not
-            write into what it is given.
+        function: Takes a tensor ``(channel, *spatial)`` and returns one on the same grid; it must
+            not write into what it is given.
         keys: Keys of the tensors it is called with, each by itself.
 
     Example:

@@ -56,7 +56,7 @@ class Applied(NamedTuple):
 
 
 class Transform(ABC):
-    """A change of samples: dicts of tensors (channel, *spatial) and whatever else, by name.
+    """A change of samples: dicts of tensors ``(channel, *spatial)`` and whatever else, by name.
 
     Most have an ``image``, many a ``label`` on its grid, volumes an ``affine`` from (d, h, w) to
     mm (RAS+).
