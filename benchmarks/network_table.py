@@ -57,7 +57,11 @@ the same network in float32 and channels-first memory; `benchmarks/networks.py` 
 
 SegFormer3D keeps its maps in channels-last memory whatever the input, so `channels_last_3d`
 changes nothing there, and `UNet3D` trains slower with it. `torch.compile` takes one graph without
-breaks; on such a machine it compiled `SegFormer3D` for a minute and a half before the first call.
+breaks: it makes `UNet3D()` on 1 x 48 x 48 x 48 voxels 1.1 times as fast forward and 1.2 times in
+training, after 12 and 21 seconds of compiling; `SegFormer3D` it compiled for a minute and a half.
+
+`HybridUNet3D` in float32 on one thread at 4 x 64 x 64 x 64: variant s takes 1.5 s forward, 3.4 s
+and 2.3 GiB in training; m 3.4 s, 8.7 s and 4.6 GiB, or 13.0 s and 1.3 GiB with `checkpoint`.
 """
 COLUMNS = ("network", "input", "parameters", "GMAC", "memory", "with `checkpoint`")
 HEADER = f"| {' | '.join(COLUMNS)} |\n|---|---|--:|--:|--:|--:|\n"
