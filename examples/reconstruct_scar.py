@@ -16,6 +16,11 @@ Each number of the report is one that can be wrong: one slice is held out, its v
 and set beside the nearest measured ones, and the share of voxels within a tolerance is counted
 rather than asserted. It writes scar.npz, scar.h5, report.json and scar.png to the folder out.
 
+The quick preset takes under a minute on a CPU. In the slice held out its mean absolute error is
+0.028 (correlation 0.98), that of the nearest measured voxels 0.041 (0.95); the loss of a batch of
+2,500 nodes in 799 groups takes 0.2 ms, by a loop 35 ms. At the published rate of 1e-2 the quick
+preset collapsed to a constant, so its own is 3e-3; "published" has the published numbers.
+
 What the published program does otherwise: a Python loop over groups, node memberships lost where
 slices overlap, group numbers through float32, the last weights instead of the best ones, batches
 that are never shuffled, and a check that every voxel is within 0.01, which its own best loss of
@@ -296,7 +301,9 @@ def draw(scene: Scene, result: dict[str, Tensor]) -> plt.Figure:
     }
     if scene.truth is not None:
         panels = {"truth": (scene.truth, "viridis", 1), **panels}
-    figure, axes = plt.subplots(len(panels), 1, figsize=(7, 2.4 * len(panels)), sharex=True)
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(7, 2.4 * len(panels)), sharex=True, sharey=True
+    )
     order = torch.argsort(x[:, :2].norm(dim=1), descending=True)  # the inner wall on top
     for axis, (title, (values, colours, top)) in zip(axes, panels.items(), strict=True):
         dots = axis.scatter(
