@@ -14,7 +14,7 @@ from medkit.ops import patch_grid
 
 from ._activation import entropy
 from ._slab_resize import resized
-from ._sliding_window import cut, importance_weight, padded_to_window, scores_of
+from ._sliding_window import cover_of_a_row, cut, importance_weight, padded_to_window, scores_of
 
 Corner = tuple[int, ...]
 
@@ -220,18 +220,8 @@ class _Front:
         depth = self.weight.shape[0]
         shape = (self.shape[0], scores.shape[1], depth, *self.shape[3:])
         self.total = torch.zeros(shape, dtype=wide, device=self.weight.device)
-        self.row = self.weight.to(wide)
-        for axis in reversed(range(1, self.row.ndim)):
-            self.row = self._spread(self.row, axis)
+        self.row = cover_of_a_row(self.weight.to(wide), self.shape[2:], self.grid)
         self.cover = torch.zeros_like(self.row)
-
-    def _spread(self, row: Tensor, axis: int) -> Tensor:
-        """Add up the weights of all windows along an axis."""
-        shape = (*row.shape[:axis], self.shape[2 + axis], *row.shape[axis + 1 :])
-        wider = row.new_zeros(shape)
-        for start in self.grid[axis]:
-            wider.narrow(axis, start, row.shape[axis]).add_(row)
-        return wider
 
 
 def _batches(

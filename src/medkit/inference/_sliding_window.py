@@ -143,7 +143,7 @@ class _Blend:
         starts, extent = self.grid[0], self.weight.shape[0]
         edges = sorted({edge for start in starts for edge in (start, start + extent)})
         for total in self.totals:
-            cover = self._cover_of_a_row(total)
+            cover = cover_of_a_row(self.weight.to(total.dtype), total.shape[2:], self.grid)
             for low, high in itertools.pairwise(edges):
                 over = [s for s in starts if s <= low and high <= s + extent]
                 received = cover[low - over[0] : high - over[0]].clone()
@@ -157,19 +157,24 @@ class _Blend:
         shape = (self.shape[0], score.shape[1], *self.shape[2:])
         return torch.zeros(shape, dtype=wide, device=self.weight.device)
 
-    def _cover_of_a_row(self, total: Tensor) -> Tensor:
-        """Sum the weights of all windows at one place of the first axis.
 
-        One axis is summed after the other, which the grid, being a product, allows.
-        """
-        cover = self.weight.to(total.dtype)
-        for axis in reversed(range(1, cover.ndim)):
-            shape = (*cover.shape[:axis], total.shape[2 + axis], *cover.shape[axis + 1 :])
-            wider = cover.new_zeros(shape)
-            for start in self.grid[axis]:
-                wider.narrow(axis, start, cover.shape[axis]).add_(cover)
-            cover = wider
-        return cover
+def cover_of_a_row(weight: Tensor, size: Sequence[int], grid: Sequence[Sequence[int]]) -> Tensor:
+    """Sum the weights of all windows at one place of the first axis.
+
+    One axis is summed after the other, which the grid, being a product, allows.
+
+    Args:
+        weight: One weight per voxel of the window.
+        size: Spatial size of the volume.
+        grid: First voxels of the windows along each axis.
+    """
+    cover = weight
+    for axis in reversed(range(1, cover.ndim)):
+        wider = cover.new_zeros((*cover.shape[:axis], size[axis], *cover.shape[axis + 1 :]))
+        for start in grid[axis]:
+            wider.narrow(axis, start, cover.shape[axis]).add_(cover)
+        cover = wider
+    return cover
 
 
 def _region(start: Sequence[int], size: Sequence[int]) -> tuple[EllipsisType | slice, ...]:
