@@ -1,9 +1,6 @@
 """Volumes, readers, writers, datasets and samplers."""
 
-from ._dataset import Case, VolumeDataset
-from ._dicom import read_dicom
-from ._dicom_series import DicomSeries, scan
-from ._errors import (
+from medkit._core.file_errors import (
     AmbiguousSeriesError,
     ChecksumError,
     CodecMissingError,
@@ -14,6 +11,10 @@ from ._errors import (
     TruncatedError,
     UnsafeReferenceError,
 )
+
+from ._dataset import Case, VolumeDataset
+from ._dicom import read_dicom
+from ._dicom_series import DicomSeries, scan
 from ._example import build_example, parse_example
 from ._feature import Feature
 from ._group_batches import CompleteGroupBatchSampler

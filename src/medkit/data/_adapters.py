@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from medkit._core import optional
+from medkit._core.file_errors import GeometryError
 from medkit.ops import affine_shear, affine_spacing
-
-from ._errors import GeometryError
 
 if TYPE_CHECKING:
     import monai.data.meta_tensor

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ._errors import FormatError
+from medkit._core.file_errors import FormatError
 
 
 def channels_first(data: Tensor, path: str, name: str) -> Tensor:

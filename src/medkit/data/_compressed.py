@@ -3,7 +3,7 @@
 import os
 from io import FileIO
 
-from ._errors import ChecksumError, FormatError, TruncatedError
+from medkit._core.file_errors import ChecksumError, FormatError, TruncatedError
 
 _CHUNK = 1 << 17  # bytes per read
 _REMEDY = "The file was damaged after it was written; copy or download it again."

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medkit._core import check
+from medkit._core.file_errors import GeometryError
 from medkit.ops import corner_indices, transform_points
 
-from ._errors import GeometryError
 from ._limits import Limits
 from ._read import read
 from ._volume import Volume

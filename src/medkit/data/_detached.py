@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ._errors import UnsafeReferenceError
+from medkit._core.file_errors import UnsafeReferenceError
 
 
 def beside(header: str, name: str) -> str:

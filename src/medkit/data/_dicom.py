@@ -5,11 +5,12 @@ from collections.abc import Iterable
 
 import torch
 
+from medkit._core.file_errors import AmbiguousSeriesError, FormatError
+
 from ._dicom_header import DicomHeader
 from ._dicom_pixels import read_pixels
 from ._dicom_plane import arrange
 from ._dicom_series import Folder, Group, describe, dicom_files, find_images
-from ._errors import AmbiguousSeriesError, FormatError
 from ._limits import Limits
 from ._notice import Notice
 from ._volume import Volume

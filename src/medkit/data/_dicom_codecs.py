@@ -8,11 +8,11 @@ from typing import Protocol, cast, runtime_checkable
 import numpy as np
 
 from medkit._core import optional
+from medkit._core.file_errors import CodecMissingError, FormatError, LimitError, TruncatedError
 
 from ._dicom_elements import ITEM, SEQUENCE_END, UNDEFINED
 from ._dicom_header import DicomHeader
 from ._dicom_syntax import EXTENDED, RLE
-from ._errors import CodecMissingError, FormatError, LimitError, TruncatedError
 
 _RLE_RATIO = 64  # two bytes make at most 128
 _END_OF_IMAGE = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000

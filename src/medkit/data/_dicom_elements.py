@@ -4,8 +4,9 @@ import re
 import struct
 from typing import Literal, NamedTuple
 
+from medkit._core.file_errors import DataError, FormatError, LimitError, TruncatedError
+
 from ._dicom_tags import ATTRIBUTES, PADDING, PIXEL_TAGS
-from ._errors import DataError, FormatError, LimitError, TruncatedError
 
 UNDEFINED = 0xFFFFFFFF
 """Length of a sequence, item or compressed image that ends with a delimiter."""

@@ -5,10 +5,11 @@ import zlib
 from io import FileIO
 from typing import NamedTuple
 
+from medkit._core.file_errors import FormatError, LimitError, TruncatedError
+
 from ._dicom_elements import ElementReader, Elements, NeedMore
 from ._dicom_syntax import DEFLATED, EXPLICIT, IMPLICIT, SYNTAXES, Syntax
 from ._dicom_tags import MEDIA_CLASS, SOP_CLASS, TRANSFER_SYNTAX
-from ._errors import FormatError, LimitError, TruncatedError
 from ._limits import Limits
 
 MAGIC = b"DICM"

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from medkit._core.file_errors import FormatError, GeometryError
+
 from . import _dicom_tags as tags
 from ._dicom_elements import Elements
-from ._errors import FormatError, GeometryError
 
 _UNIT = 1e-3  # how far lengths and the right angle of the two directions may be off
 _DOSE = "RTDOSE"

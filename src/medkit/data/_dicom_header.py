@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from medkit._core.file_errors import FormatError, TruncatedError
+
 from . import _dicom_tags as tags
 from ._dicom_elements import Element, Elements
 from ._dicom_file import ParsedFile, parse_file
 from ._dicom_frames import Frame, read_frames
 from ._dicom_syntax import Syntax
-from ._errors import FormatError, TruncatedError
 from ._limits import Limits
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."

@@ -7,11 +7,12 @@ from io import BytesIO, FileIO
 
 import numpy as np
 
+from medkit._core.file_errors import LimitError
+
 from ._dicom_codecs import decode_frames
 from ._dicom_file import inflate
 from ._dicom_header import DicomHeader, PixelLayout, check_native
 from ._dicom_plane import Plane
-from ._errors import LimitError
 from ._limits import Limits
 from ._payload import allocate, check_payload, cut
 

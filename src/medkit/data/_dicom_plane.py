@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from medkit._core.file_errors import GeometryError
 from medkit.ops import ras_to_lps
 
 from ._dicom_frames import Frame
-from ._errors import GeometryError
 from ._notice import NO_ORIENTATION, Notice
 
 _SMALLEST_TOLERANCE = 0.01  # mm

@@ -8,12 +8,12 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
+from medkit._core.file_errors import DataError, GeometryError
 from medkit.ops import affine_spacing
 
 from ._dicom_file import PREAMBLE, may_be_dicom
 from ._dicom_header import DicomHeader, read_header
 from ._dicom_plane import Plane, arrange
-from ._errors import DataError, GeometryError
 from ._limits import Limits
 from ._notice import Notice
 

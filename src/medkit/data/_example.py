@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medkit._core import check
+from medkit._core.file_errors import FormatError
 
-from ._errors import FormatError
 from ._protobuf import (
     BYTES,
     FIXED32,

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from medkit._core import check
+from medkit._core.file_errors import FormatError
 
-from ._errors import FormatError
 from ._example import Values
 from ._stored import to_tensor
 

@@ -2,7 +2,7 @@
 
 import os
 
-from ._errors import FormatError
+from medkit._core.file_errors import FormatError
 
 
 def file_state(file: str | int) -> tuple[int, int]:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from medkit._core import check
+from medkit._core.file_errors import FormatError
 from medkit._core.hdf5 import Array, Hdf5File, Laid, Written, open_hdf5
 from medkit._core.hdf5 import write_hdf5 as write_groups
 from medkit.ops import affine_spacing
 
 from ._adapters import plain_array
 from ._array_shape import channels_first, check_shape
-from ._errors import FormatError
 from ._limits import Limits
 from ._orientation import is_oriented, placed
 from ._stored import exact, to_tensor

@@ -8,12 +8,12 @@ from io import FileIO
 import numpy as np
 
 from medkit._core import check
+from medkit._core.atomic import atomic_file
+from medkit._core.file_errors import FormatError, GeometryError, TruncatedError
 from medkit.ops import affine_shear, affine_spacing, permute_affine, ras_to_lps
 
 from ._adapters import plain_array
-from ._atomic import atomic_file
 from ._detached import beside
-from ._errors import FormatError, GeometryError, TruncatedError
 from ._limits import Limits
 from ._orientation import placed
 from ._raw_voxels import RawVoxels, read_voxels

@@ -7,11 +7,11 @@ from typing import Literal, get_args
 import numpy as np
 
 from medkit._core import check
+from medkit._core.atomic import atomic_file
+from medkit._core.file_errors import LimitError, TruncatedError
 from medkit.ops import affine_spacing, permute_affine
 
 from ._adapters import plain_array
-from ._atomic import atomic_file
-from ._errors import LimitError, TruncatedError
 from ._gzip import write_gzip
 from ._limits import Limits
 from ._nifti_geometry import nifti_affine, quaternion_parts

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from medkit._core.file_errors import GeometryError
 from medkit.ops import affine_spacing, corner_indices, transform_points
 
-from ._errors import GeometryError
 from ._nifti_header import NiftiHeader
 from ._notice import NO_ORIENTATION, Notice
 

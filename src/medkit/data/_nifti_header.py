@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from ._errors import FormatError, TruncatedError
+from medkit._core.file_errors import FormatError, TruncatedError
 
 _NIFTI1 = np.dtype(
     {

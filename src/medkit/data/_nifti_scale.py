@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from ._errors import FormatError
+from medkit._core.file_errors import FormatError
+
 from ._nifti_header import NiftiHeader
 from ._notice import Notice
 from ._stored import check_int64, tensor_dtype

@@ -15,11 +15,8 @@ import numpy as np
 from torch import Tensor
 
 from medkit._core import check
-
-from ._adapters import plain_array
-from ._array_shape import channels_first, check_shape
-from ._atomic import atomic_file
-from ._errors import (
+from medkit._core.atomic import atomic_file
+from medkit._core.file_errors import (
     ChecksumError,
     CodecMissingError,
     DataError,
@@ -27,6 +24,9 @@ from ._errors import (
     LimitError,
     TruncatedError,
 )
+
+from ._adapters import plain_array
+from ._array_shape import channels_first, check_shape
 from ._limits import Limits
 from ._npy_header import NpyHeader, npy_header_length, parse_npy_header
 from ._orientation import is_oriented, placed

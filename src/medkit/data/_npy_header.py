@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._errors import FormatError, TruncatedError
+from medkit._core.file_errors import FormatError, TruncatedError
 
 NPY_MAGIC = b"\x93NUMPY"
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from medkit._core import check
+from medkit._core.atomic import atomic_file
+from medkit._core.file_errors import CodecMissingError
 from medkit.ops import permute_affine
 
 from ._adapters import plain_array
-from ._atomic import atomic_file
 from ._detached import beside
-from ._errors import CodecMissingError
 from ._gzip import write_gzip
 from ._limits import Limits
 from ._nrrd_geometry import nrrd_place

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._errors import GeometryError
+from medkit._core.file_errors import GeometryError
+
 from ._notice import NO_ORIENTATION, Notice
 from ._nrrd_header import NrrdHeader
 

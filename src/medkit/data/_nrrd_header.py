@@ -8,7 +8,7 @@ from io import FileIO
 
 import numpy as np
 
-from ._errors import FormatError, GeometryError, TruncatedError
+from medkit._core.file_errors import FormatError, GeometryError, TruncatedError
 
 NRRD_MAGIC = b"NRRD000"
 

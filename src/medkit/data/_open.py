@@ -13,11 +13,11 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from medkit._core import check
+from medkit._core.file_errors import FormatError
 from medkit._core.hdf5 import open_hdf5
 from medkit.ops import affine_spacing, translate_affine
 
 from ._array_shape import check_shape
-from ._errors import FormatError
 from ._file_state import changed, file_state
 from ._hdf5 import HDF5_MAGIC, array_name, geometry
 from ._hdf5_reader import HDF5Reader

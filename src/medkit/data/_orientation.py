@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from medkit._core.file_errors import GeometryError
 from medkit.ops import affine_spacing, permute_affine
 
-from ._errors import GeometryError
 from ._notice import NO_ORIENTATION, Notice
 from ._volume import Volume
 

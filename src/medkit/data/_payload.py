@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from ._errors import LimitError, TruncatedError
+from medkit._core.file_errors import LimitError, TruncatedError
+
 from ._limits import Limits
 from ._source import ByteSource
 

@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ._errors import FormatError, TruncatedError
+from medkit._core.file_errors import FormatError, TruncatedError
+
 from ._limits import Limits
 from ._payload import check_payload, read_payload
 from ._source import ByteSource, PlainSource, gzip_source, zlib_source

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from medkit._core import check
+from medkit._core.file_errors import FormatError
 
 from ._dicom import read_dicom
 from ._dicom_file import is_dicom
-from ._errors import FormatError
 from ._hdf5 import HDF5_MAGIC, read_hdf5, write_hdf5
 from ._limits import Limits
 from ._mha import is_mha, read_mha, write_mha

@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 from medkit._core import optional
+from medkit._core.file_errors import FormatError
 
 from ._compressed import CompressedBytes
-from ._errors import FormatError
 from ._wrappers import GZIP_MAGIC, GzipWrapper, Wrapper, ZlibWrapper
 
 _BLOCK = 1 << 20  # inflated bytes per step: they stay in the processor's cache until copied

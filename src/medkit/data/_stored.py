@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from medkit._core import check
-
-from ._errors import FormatError
+from medkit._core.file_errors import FormatError
 
 WIDER = {"u2": np.dtype("i4"), "u4": np.dtype("i8"), "u8": np.dtype("i8")}
 """Unsigned types that torch computes with only in part, and the signed type that holds them."""

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from medkit._core import check
+from medkit._core.atomic import atomic_file
+from medkit._core.file_errors import ChecksumError, LimitError, TruncatedError
 
-from ._atomic import atomic_file
 from ._crc32c import crc32c
-from ._errors import ChecksumError, LimitError, TruncatedError
 from ._gzip import write_gzip
 from ._limits import Limits
 from ._source import ByteSource, PlainSource, gzip_source, zlib_source

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medkit._core import check
+from medkit._core.file_errors import DataError, FormatError
 
 from ._dataset import Case
-from ._errors import DataError, FormatError
 from ._example import Values, parse_example
 from ._feature import Feature
 from ._limits import Limits

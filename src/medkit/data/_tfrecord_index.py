@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ._atomic import atomic_file
+from medkit._core.atomic import atomic_file
+from medkit._core.file_errors import FormatError
+
 from ._crc32c import crc32c
-from ._errors import FormatError
 from ._file_state import changed, file_state
 from ._limits import Limits
 from ._source import PlainSource
