@@ -20,6 +20,7 @@ from ._read import read
 from ._volume import Volume
 
 _KEYS = {"image", "label", "id"}
+Source = str | os.PathLike[str] | Volume
 
 
 class Item(TypedDict, total=False):
@@ -78,8 +79,9 @@ class VolumeDataset(Dataset[Item]):
 
     Args:
         cases: One mapping per case: ``image`` and, if there is one, ``label`` are paths or
-            Volumes; ``id`` is a name, by default the file name of the image without its ending, or
-            its whole path where file names coincide.
+            Volumes; an image in several files, such as the sequences of an MR examination, is a
+            list of them, whose channels follow each other. ``id`` is a name, by default the file
+            name of the image without its ending, or its whole path where file names coincide.
         prepare: Called once on every case that was read, e.g. to reorient, resample or normalize;
             takes and returns a :class:`Case`. A named function, so that workers can be started by
             spawn.
@@ -104,7 +106,7 @@ class VolumeDataset(Dataset[Item]):
 
     def __init__(
         self,
-        cases: Sequence[Mapping[str, str | os.PathLike[str] | Volume]],
+        cases: Sequence[Mapping[str, Source | Sequence[Source]]],
         *,
         prepare: Callable[[Case], Case] | None = None,
         cache: bool = False,
@@ -116,6 +118,8 @@ class VolumeDataset(Dataset[Item]):
             if "image" not in case or not set(case) <= _KEYS:
                 rule = "a mapping with 'image' and perhaps 'label' and 'id'"
                 raise check.fail(f"cases[{index}]", rule, sorted(case))
+            if not _parts(case["image"]):
+                raise check.fail(f"cases[{index}]['image']", "at least one file", "none")
         self._cases = [dict(case) for case in cases]
         self.ids: tuple[str, ...] = _names(self._cases)
         self._prepare = prepare
@@ -165,25 +169,33 @@ class VolumeDataset(Dataset[Item]):
         if self._cache is not None and index in self._cache:
             return self._cache[index]
         entry = self._cases[index]
-        image = self._volume(entry["image"])
-        label = self._volume(entry["label"]) if "label" in entry else None
         name = self.ids[index]
+        image = self._volume(entry["image"], name)
+        label = self._volume(entry["label"], name) if "label" in entry else None
         case = Case(image, None if label is None else _class_map(label, name), name)
         if self._prepare is not None:
             case = self._prepare(case)
         if case.label is not None:
-            _check_grid(case.image, case.label, case.id, self._tolerance)
+            _check_grid(case.image, case.label, f"the label of {case.id!r}", self._tolerance)
         if self._cache is not None:
             self._cache[index] = case
         return case
 
-    def _volume(self, entry: str | os.PathLike[str] | Volume) -> Volume:
-        if isinstance(entry, Volume):
-            return entry
-        return read(entry, limits=self._limits, verify=self._verify)
+    def _volume(self, entry: Source | Sequence[Source], name: str) -> Volume:
+        first, *others = (
+            part
+            if isinstance(part, Volume)
+            else read(part, limits=self._limits, verify=self._verify)
+            for part in _parts(entry)
+        )
+        for other in others:
+            _check_grid(first, other, f"another channel of {name!r}", self._tolerance)
+        if not others:
+            return first
+        return first.like(torch.cat([first.data, *(other.data for other in others)]))
 
 
-def _names(cases: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+def _names(cases: Sequence[Mapping[str, Source | Sequence[Source]]]) -> tuple[str, ...]:
     """Return the id of each case, its file name, or its path where file names coincide."""
     sources = [_source(case["image"]) for case in cases]
     short = [Path(source.removesuffix(".gz")).stem for source in sources]
@@ -199,8 +211,14 @@ def _names(cases: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _source(image: object) -> str:
-    return image.source if isinstance(image, Volume) else str(image)
+def _parts(image: Source | Sequence[Source]) -> Sequence[Source]:
+    """Return what an image is made of, itself where it is one file or volume."""
+    return [image] if isinstance(image, str | os.PathLike | Volume) else image
+
+
+def _source(image: Source | Sequence[Source]) -> str:
+    first = _parts(image)[0]
+    return first.source if isinstance(first, Volume) else str(first)
 
 
 def _class_map(label: Volume, name: str) -> Volume:
@@ -217,23 +235,23 @@ def _class_map(label: Volume, name: str) -> Volume:
     return label.like(label.data.to(torch.uint8)) if label.data.dtype == torch.bool else label
 
 
-def _check_grid(image: Volume, label: Volume, name: str, tolerance: float) -> None:
-    if image.spatial_shape != label.spatial_shape:
+def _check_grid(image: Volume, other: Volume, what: str, tolerance: float) -> None:
+    if image.spatial_shape != other.spatial_shape:
         raise GeometryError(
             f"{image.spatial_shape} like the image",
-            path=label.source,
-            field=f"shape of the label of {name!r}",
-            value=label.spatial_shape,
-            remedy="Resample the label to the grid of the image.",
+            path=other.source,
+            field=f"shape of {what}",
+            value=other.spatial_shape,
+            remedy="Resample it to the grid of the image.",
         )
     corners = corner_indices(image.spatial_shape)
-    gap = transform_points(image.affine, corners) - transform_points(label.affine, corners)
+    gap = transform_points(image.affine, corners) - transform_points(other.affine, corners)
     distance = float(np.sqrt(np.square(gap).sum(axis=1)).max())
     if distance > tolerance * min(image.spacing):
         raise GeometryError(
             f"where the image's are, to {tolerance:g} voxel",
-            path=label.source,
-            field=f"corners of the label of {name!r}",
+            path=other.source,
+            field=f"corners of {what}",
             value=f"a distance of {distance:.4g} mm",
-            remedy="Resample the label to the grid of the image, or raise tolerance.",
+            remedy="Resample it to the grid of the image, or raise tolerance.",
         )

@@ -92,7 +92,9 @@ def test_cache_reads_each_file_once(cases, monkeypatch) -> None:
     reads: list[object] = []
     original = VolumeDataset._volume
     monkeypatch.setattr(
-        VolumeDataset, "_volume", lambda self, entry: reads.append(entry) or original(self, entry)
+        VolumeDataset,
+        "_volume",
+        lambda self, entry, name: reads.append(entry) or original(self, entry, name),
     )
     kept, fresh = VolumeDataset(cases, cache=True), VolumeDataset(cases)
 
@@ -213,3 +215,37 @@ def _rotated(degrees: float) -> np.ndarray:
     c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     matrix[:2, :2] = [[c, -s], [s, c]]
     return matrix
+
+
+def test_an_image_in_several_files_has_their_channels_in_order(tmp_path: Path) -> None:
+    volumes = [volume(seed, channels=1) for seed in range(3)]
+    paths = [tmp_path / f"case 7 {name}.nii.gz" for name in ("t1", "t2", "flair")]
+    for one, path in zip(volumes, paths, strict=True):
+        write(volumes[0].like(one.data), path)
+    label = volumes[0].like((volumes[0].data % 2).to(torch.uint8))
+
+    dataset = VolumeDataset([{"image": [*paths[:2], volumes[0].like(volumes[2].data)]}])
+    item = dataset[0]
+    labelled = VolumeDataset([{"image": paths, "label": label, "id": "case 7"}])
+
+    expected = np.concatenate([one.data.numpy() for one in volumes])
+    np.testing.assert_array_equal(item["image"].numpy(), expected)
+    np.testing.assert_array_equal(labelled[0]["image"].numpy(), expected)
+    assert dataset.ids == ("case 7 t1",)
+    assert labelled.ids == ("case 7",)
+
+
+def test_channels_on_different_grids_are_refused() -> None:
+    first, other = volume(0, channels=1), volume(0, channels=1)
+    moved = Volume(other.data, other.affine + 0.5 * np.eye(4, k=3))
+    smaller = Volume(other.data[..., 1:], other.affine)
+
+    for second, field in ((moved, "corners"), (smaller, "shape")):
+        dataset = VolumeDataset([{"image": [first, second], "id": "a"}])
+        with pytest.raises(GeometryError, match=f"{field} of another channel of 'a'"):
+            dataset.case(0)
+
+
+def test_an_image_of_no_file_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"cases\[0\]\['image'\] must be at least one file"):
+        VolumeDataset([{"image": []}])
