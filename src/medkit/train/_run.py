@@ -10,6 +10,7 @@ from medkit._core import check
 
 from ._agreement import is_main
 from ._checkpoint import CheckpointManager
+from ._early_stopping import EarlyStopping
 from ._loader import ResumableLoader
 from ._progress import Progress
 from ._resuming import begin
@@ -38,6 +39,8 @@ class Run(Generic[Batch]):
         checkpoints: Where to save; None saves nothing.
         log: Gets loss, learning rate and gradient norm of every step; None logs nothing. One with a
             state is cut back to where the run goes on.
+        early_stopping: Watches one of the numbers given to ``score`` and ends the epochs; None runs
+            all of them.
         objects: Whatever else belongs into a checkpoint, by name.
         progress: Whether to show a progress bar, in the first process; None shows it on a terminal.
 
@@ -45,7 +48,8 @@ class Run(Generic[Batch]):
         stopped: Whether a signal asked to stop.
 
     Raises:
-        ValueError: If a name in ``objects`` is taken.
+        ValueError: If a name in ``objects`` is taken, or the watched number is not among those of
+            ``score``.
 
     Example:
         >>> import torch
@@ -68,6 +72,7 @@ class Run(Generic[Batch]):
         *,
         checkpoints: CheckpointManager | None = None,
         log: Logger | None = None,
+        early_stopping: EarlyStopping | None = None,
         objects: Mapping[str, Stateful] | None = None,
         progress: bool | None = None,
     ) -> None:
@@ -75,6 +80,7 @@ class Run(Generic[Batch]):
         self.loader = loader
         self.checkpoints = checkpoints
         self.log = log
+        self.early_stopping: EarlyStopping | None = early_stopping
         self.stopped: bool = False
         self._parts: dict[str, Stateful] = {
             "model": stepper.model,
@@ -83,6 +89,8 @@ class Run(Generic[Batch]):
         }
         if isinstance(log, Stateful):
             self._parts["log"] = log
+        if early_stopping is not None:
+            self._parts["early_stopping"] = early_stopping
         if taken := self._parts.keys() & (objects or {}).keys():
             raise check.fail("objects", "of new names", ", ".join(sorted(taken)))
         self._parts |= objects or {}
@@ -111,7 +119,7 @@ class Run(Generic[Batch]):
             self.log.close()
 
     def epochs(self, count: int) -> Iterator[int]:
-        """Yield the numbers of the epochs that are left; save after each.
+        """Yield the numbers of the epochs that are left, until early stopping; save after each.
 
         Args:
             count: Epochs in all, those before a resume included.
@@ -124,7 +132,7 @@ class Run(Generic[Batch]):
         total = None if per_epoch is None else per_epoch * count
         initial = self.loader.epoch * (per_epoch or 0) + self.loader.done
         self._bar = Progress(total, initial=initial, show=self._show)
-        while self.loader.epoch < count and not self._must_stop():
+        while self.loader.epoch < count and not (self._is_over() or self._must_stop()):
             epoch, self._values = self.loader.epoch, {}
             yield epoch
             if self.loader.epoch == epoch:
@@ -174,12 +182,22 @@ class Run(Generic[Batch]):
     def score(self, values: Mapping[str, float]) -> None:
         """Log the numbers of an epoch; the checkpoint after it is ranked by its metric among them.
 
+        Early stopping takes the number that it watches from them too: call it once in an epoch.
+
         Args:
             values: Numbers by name, e.g. from :func:`evaluate`.
         """
+        if self.early_stopping is not None:
+            watched = self.early_stopping.metric
+            if watched not in values:
+                raise check.fail("values", f"with {watched!r} for early stopping", list(values))
+            self.early_stopping.update(values[watched])
         self._values.update(values)
         if self.log is not None:
             self.log.log({"epoch": self.loader.epoch - 1, **values}, step=self.stepper.num_steps)
+
+    def _is_over(self) -> bool:
+        return self.early_stopping is not None and self.early_stopping.stopped
 
     def _must_stop(self) -> bool:
         self.stopped = self.stopped or self._stop.requested()

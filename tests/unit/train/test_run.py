@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from medkit.train import (
     CheckpointManager,
+    EarlyStopping,
     JSONLinesLogger,
     ResumableBatchSampler,
     ResumableLoader,
@@ -141,3 +142,41 @@ def test_taken_names_are_refused() -> None:
 
     with pytest.raises(ValueError, match="objects must be of new names; got data"):
         Run(run.stepper, run.loader, objects={"data": run.loader})
+
+
+def _stopped(folder: Path, errors: list[float], *, signal_at: int | None = None) -> list[int]:
+    """Run up to ten epochs whose errors are given; return the epochs that were run."""
+    model, plain = _make(None)
+    stopping = EarlyStopping(2, metric="error")
+    saved = CheckpointManager(folder, metric="error", mode="min")
+    run = Run(plain.stepper, plain.loader, checkpoints=saved, early_stopping=stopping)
+    epochs = []
+    with run:
+        for epoch in run.epochs(10):
+            for batch in run.batches():
+                run.step((model(batch) - batch).square().mean() / 100)
+            epochs.append(epoch)
+            run.score({"error": errors[epoch]})
+            if epoch == signal_at:
+                signal.raise_signal(signal.SIGTERM)
+    assert saved.best() is not None
+    assert saved.verify(saved.best() or folder).metric == min(errors[: epochs[-1] + 1])
+    return epochs
+
+
+def test_early_stopping_ends_the_epochs_also_of_a_run_that_goes_on(tmp_path: Path) -> None:
+    errors = [5.0, 3.0, 4.0, 3.5, 1.0]
+
+    assert _stopped(tmp_path / "a", errors) == [0, 1, 2, 3]
+    assert _stopped(tmp_path / "b", errors, signal_at=2) == [0, 1, 2]
+    assert _stopped(tmp_path / "b", errors) == [3]  # one bad epoch was remembered
+    with pytest.raises(IndexError):  # it is over: no epoch was run
+        _stopped(tmp_path / "b", errors)
+
+
+def test_a_watched_number_that_is_not_given_is_an_error() -> None:
+    _, plain = _make(None)
+    run = Run(plain.stepper, plain.loader, early_stopping=EarlyStopping(2, metric="dice"))
+
+    with pytest.raises(ValueError, match=r"values must be with 'dice' for early stopping; got \["):
+        run.score({"error": 1.0})
