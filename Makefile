@@ -68,8 +68,8 @@ api: .venv/.dev ## write tests/api/public_api.txt anew after a change of the pub
 docs: .venv/.dev ## build the documentation into docs/_build/html; warnings are errors
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
 
-bench: .venv/.dev ## run every benchmark beside its peers and print the ratios
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: .venv/.dev ## run every benchmark beside its peers and write docs/compare.md (over an hour)
+	$(BIN)/python benchmarks/compare.py $(ARGS)
 
 clean: ## remove the environment and everything built
 	rm -rf .venv build dist docs/_build docs/gallery docs/sg_execution_times.rst htmlcov .coverage

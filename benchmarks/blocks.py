@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 import medkit.nn as ours
+from _record import record
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import _torchvision_shim
@@ -309,6 +310,7 @@ def saved(block: nn.Module, inputs: list[Tensor]) -> float:
 
 
 def row(pair: Pair, rounds: int) -> str:
+    what, _, peer = pair.name.partition(" / ")
     blocks = (pair.ours(), pair.theirs())
     inputs = [torch.randn(shape) for shape in pair.shapes]
     cells: list[str] = []
@@ -321,11 +323,13 @@ def row(pair: Pair, rounds: int) -> str:
                 spent.append(1e3 * (time.process_time() - start))
         mine, other = (spent[WARM_UP:] for spent in times)
         middle, other_middle = statistics.median(mine), statistics.median(other)
+        record(f"{what}, {task}", "time", {"medkit": min(mine), peer: min(other)})
         cells.append(
             f"{task} {min(mine):7.2f} [{middle:7.2f}] "
             f"x {min(other) / min(mine):5.2f} [{other_middle / middle:5.2f}]"
         )
     mine, other = (saved(block, inputs) for block in blocks)
+    record(f"{what}, training", "saved memory", {"medkit": mine, peer: other})
     cells.append(f"saved {mine:6.1f} x {other / mine:4.2f}")
     return f"{pair.name:52}" + "  ".join(cells)
 

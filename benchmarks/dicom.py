@@ -27,6 +27,7 @@ import pydicom
 import pydicom.data
 import SimpleITK
 
+from _record import record
 from medkit.data import read_dicom
 
 warnings.filterwarnings("ignore")
@@ -70,6 +71,7 @@ def main() -> None:
             _write_series(Path(folder), options.slices, options.size, bits)
             print(f"\n{options.slices} slices of {options.size}^2, stored {bits} bits")
             times = _race(folder, options.rounds)
+            record(f"CT series, {options.slices} x {options.size}^2, {bits} bits", "time", times)
             for name, seconds in times.items():
                 ratio = seconds / times["medkit"]
                 print(f"  {name:20} {seconds * 1e3:8.1f} ms {ratio:7.2f} x")

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from monai.losses import BoundaryLoss as MonaiBoundaryLoss
 from torch import Tensor
 
+from _record import record
 from medkit.losses import BoundaryLoss
 from medkit.ops import connected_components, distance_transform, one_hot
 
@@ -90,6 +91,7 @@ def main() -> None:
                     times[name].append(time.perf_counter() - start)
         print(title)
         fastest = min(times["medkit"])
+        record(title, "time", {name: min(each) for name, each in times.items()})
         for name, each in times.items():
             print(
                 f"  {name:28} median {statistics.median(each):7.3f} s, fastest {min(each):7.3f} s,"

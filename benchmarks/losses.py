@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from _record import record
 from medkit.losses import (
     CrossEntropyLoss,
     DiceLoss,
@@ -279,10 +280,13 @@ def compare(title: str, options: argparse.Namespace) -> None:
                 times[name].append(spent)
     logits.grad = None
     print(f"{title} x {options.size}^3")
+    what = f"{title} x {options.size}^3, {options.dtype}"
+    record(what, "time", {name: min(each) for name, each in times.items()})
+    peaks: dict[str, float] = {}
     for name, loss in losses.items():
         median, fastest = statistics.median(times[name]), min(times[name])
         saved = saved_mebibytes(loss, logits, target)
-        peak = peak_mebibytes(title, name, options)
+        peak = peaks[name] = peak_mebibytes(title, name, options)
         value = float(loss(logits.detach().double(), target).detach())
         print(
             f"  {name:36}{median * 1e3:9.1f} ms{fastest * 1e3:9.1f} ms"
@@ -290,6 +294,7 @@ def compare(title: str, options: argparse.Namespace) -> None:
             f"peak {peak:7.1f} MiB  value {value:.6f}",
             flush=True,
         )
+    record(what, "peak memory", peaks)
 
 
 def main() -> None:

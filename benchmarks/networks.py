@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from _record import record
 from medkit.nn import (
     CoordinateMLP,
     HybridAttentionUNet,
@@ -152,7 +153,9 @@ def growth(group: str, name: str) -> float:
     return float(output.split()[-1])
 
 
-def print_row(label: str, values: dict[str, float], unit: str) -> None:
+def print_row(group: str, label: str, values: dict[str, float], unit: str) -> None:
+    what, _, measure = label.partition(", ")
+    record(f"{group}, {what}", "peak memory" if measure == "peak" else "time", values)
     ours = values["medkit"]
     cells = [f"{name} {value:.3g} {unit} (x {value / ours:.2f})" for name, value in values.items()]
     print(f"{label:22}" + "  ".join(f"{cell:34}" for cell in cells), flush=True)
@@ -171,9 +174,9 @@ def compare(group: str, *, rounds: int, compiled: bool) -> None:
         for _ in range(WARM_UP + rounds):
             for name, run in runs.items():
                 times[name].append(run(task))
-        print_row(f"{task}, shortest", {n: min(t[WARM_UP:]) for n, t in times.items()}, "s")
+        print_row(group, f"{task}, shortest", {n: min(t[WARM_UP:]) for n, t in times.items()}, "s")
     del runs
-    print_row("training, peak", {name: growth(group, name) for name in makers}, "MiB")
+    print_row(group, "training, peak", {name: growth(group, name) for name in makers}, "MiB")
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from _record import record
 from medkit.losses import group_reconstruction_loss
 
 try:
@@ -131,6 +132,10 @@ def measure(runs: dict[str, Loss], repeats: int, *args: Tensor | int) -> dict[st
 
 
 def table(title: str, times: dict[str, list[float]], memory: dict[str, float]) -> None:
+    what = f"group loss, {title}"
+    record(what, "time", {name: min(each) for name, each in times.items()})
+    if memory:
+        record(what, "peak memory", memory)
     print(f"{title:42}   median   ratio  fastest   ratio")
     for name, each in times.items():
         row = f"  {name:40}"

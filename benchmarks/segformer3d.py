@@ -30,6 +30,7 @@ os.environ["KERAS_BACKEND"] = "torch"
 import torch
 from torch import Tensor, nn
 
+from _record import record
 from medkit.nn import SegFormer3D
 
 CHANNELS, CLASSES = 4, 3
@@ -144,6 +145,13 @@ def print_difference(checkout: Path) -> None:
 
 
 def row(label: str, values: dict[str, float], form: str) -> str:
+    what, _, measure = label.partition(", ")
+    if not measure.startswith("median"):
+        record(
+            f"SegFormer3D 4 x {what}",
+            "peak memory" if measure.startswith("peak") else "time",
+            values,
+        )
     ours = values["medkit"]
     cells = [f"{name} {value:{form}} (x {value / ours:.2f})" for name, value in values.items()]
     return f"{label:32}" + "  ".join(f"{cell:28}" for cell in cells)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from monai.losses.cldice import SoftclDiceLoss
 from torch import Tensor
 
+from _record import record
 from medkit.losses import ClDiceLoss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -126,6 +127,9 @@ def main() -> None:
         f"{'processor time' if options.cpu_time else 'time on the clock'}"
     )
     print(f"{'':18}{'seconds':>9}{'saved, bytes per voxel':>24}{'peak, MiB':>11}")
+    what = f"clDice, {options.size}^3, {options.iterations} iterations"
+    for measure, values in (("time", seconds), ("saved memory", saved), ("peak memory", peaks)):
+        record(what, measure, values)
     for name in named:
         memory = f"{saved[name]:24.1f}{peaks[name]:11.0f}" if name in saved else ""
         print(f"{name:18}{seconds[name]:9.3f}{memory}")
