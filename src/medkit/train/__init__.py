@@ -10,6 +10,15 @@ from ._checked import CheckpointError
 from ._checkpoint import CheckpointManager
 from ._checkpoint_blocks import checkpoint_blocks
 from ._checkpoint_folder import CheckpointReport
+from ._config import TrainConfig
+from ._config_reads import all_keys_read
+from ._config_sections import (
+    AmpConfig,
+    CheckpointConfig,
+    DataConfig,
+    OptimConfig,
+    ScheduleConfig,
+)
 from ._cyclic_schedules import OneCycle, TriangularCycles, WarmupCosineRestarts
 from ._determinism import DeterminismReport, determinism_report
 from ._distributed import DistInfo, SumMetrics, init_distributed, sum_across, unwrap, wrap_model
@@ -22,6 +31,7 @@ from ._history import History
 from ._keras_adamw import KerasAdamW
 from ._loader import ResumableLoader
 from ._memory import memory_stats
+from ._presets import preset
 from ._progress import Progress
 from ._run import Run
 from ._schedules import WarmupCosine, WarmupPoly, scaled_lr
@@ -38,13 +48,16 @@ from ._weights import LoadReport, load_weights, save_weights
 from ._window import Window
 
 __all__ = [
+    "AmpConfig",
     "AmpPolicy",
     "BatchSizeReport",
     "BatchSizeTrial",
     "CSVLogger",
+    "CheckpointConfig",
     "CheckpointError",
     "CheckpointManager",
     "CheckpointReport",
+    "DataConfig",
     "DeterminismReport",
     "DistInfo",
     "EarlyStopping",
@@ -59,11 +72,13 @@ __all__ = [
     "ModelEma",
     "MultiLogger",
     "OneCycle",
+    "OptimConfig",
     "Progress",
     "ResumableBatchSampler",
     "ResumableLoader",
     "Run",
     "SampleIndex",
+    "ScheduleConfig",
     "SeededDataset",
     "Stateful",
     "StepInfo",
@@ -72,12 +87,14 @@ __all__ = [
     "SumMetrics",
     "TensorBoardLogger",
     "Throughput",
+    "TrainConfig",
     "TriangularCycles",
     "WandbLogger",
     "WarmupCosine",
     "WarmupCosineRestarts",
     "WarmupPoly",
     "Window",
+    "all_keys_read",
     "checkpoint_blocks",
     "determinism_report",
     "eval_indices",
@@ -93,6 +110,7 @@ __all__ = [
     "make_loader",
     "memory_stats",
     "param_groups",
+    "preset",
     "rng_state",
     "sample_rng",
     "save_weights",

@@ -59,6 +59,8 @@ class Stepper:
             and is an error. An fp16 gradient that overflows under a finite loss is the
             scaler's daily work and only skipped.
         max_skips: So many skipped windows in a row are borne, one more is an error.
+        compile: Whether to compile the model's forward pass, in place: it stays the same object
+            with the same names, so checkpoints fit with and without.
 
     Attributes:
         num_steps: Optimizer steps taken.
@@ -93,6 +95,7 @@ class Stepper:
         ema: ModelEma | None = None,
         nonfinite: Literal["raise", "skip", "warn"] = "raise",
         max_skips: int = 10,
+        compile: bool = False,
     ) -> None:
         if not isinstance(amp, AmpPolicy):
             check.one_of("amp", amp, get_args(AmpMode))
@@ -120,6 +123,8 @@ class Stepper:
         self.num_steps: int = 0
         self.num_skipped: int = 0
         self._skips_in_a_row: int = 0
+        if compile:
+            model.compile()  # pyright: ignore[reportUnknownMemberType]  torch leaves it untyped
         self._shared = is_shared(model)
         self._window: Window | None = None
         self._losses: list[Tensor] = []
