@@ -21,7 +21,7 @@ from ._config_sections import (
 )
 from ._cyclic_schedules import OneCycle, TriangularCycles, WarmupCosineRestarts
 from ._determinism import DeterminismReport, determinism_report
-from ._distributed import DistInfo, SumMetrics, init_distributed, sum_across, unwrap, wrap_model
+from ._distributed import DistInfo, SumMetrics, init_distributed, sum_across
 from ._early_stopping import EarlyStopping
 from ._ema import ModelEma
 from ._fit import FitResult, Metric, evaluate, fit
@@ -46,6 +46,7 @@ from ._table_logger import CSVLogger, JSONLinesLogger
 from ._throughput import Throughput
 from ._weights import LoadReport, load_weights, save_weights
 from ._window import Window
+from ._wrap import unwrap, wrap_model
 
 __all__ = [
     "AmpConfig",

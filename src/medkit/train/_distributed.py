@@ -1,16 +1,14 @@
 """Several processes as one run: found, joined, and summed over."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, distributed, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, distributed
 
 from medkit._core import check
-from medkit._core.processes import in_several_processes
 
 from ._agreement import gather_objects
 
@@ -91,67 +89,6 @@ def _place(environment: Mapping[str, str]) -> dict[str, int]:
             raise check.fail("MASTER_ADDR and MASTER_PORT", rule, "nothing")
         return {name: int(environment[theirs]) for name, theirs in names.items()}
     return {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
-
-
-def wrap_model(
-    model: nn.Module,
-    *,
-    strategy: Literal["auto", "ddp", "none"] = "auto",
-    sync_bn: bool = False,
-) -> nn.Module:
-    """Let the processes of a run train one model: each step exchanges the gradients.
-
-    Args:
-        model: On the device of this process.
-        strategy: ``"ddp"`` is ``DistributedDataParallel``; ``"auto"`` is that with several
-            processes, and the model as it is alone.
-        sync_bn: Whether batch normalisation takes its statistics over all processes.
-
-    Returns:
-        What to call, and what to give to :class:`Stepper`; :func:`unwrap` gives the model back.
-
-    Raises:
-        ValueError: If ``strategy`` is none of the three.
-
-    Example:
-        >>> import torch
-        >>> model = torch.nn.Linear(1, 1)
-        >>> wrap_model(model) is model
-        True
-    """
-    check.one_of("strategy", strategy, ("auto", "ddp", "none"))
-    if strategy == "none" or (strategy == "auto" and not in_several_processes()):
-        return model
-    if sync_bn:
-        convert = cast("Callable[[nn.Module], nn.Module]", nn.SyncBatchNorm.convert_sync_batchnorm)  # pyright: ignore[reportUnknownMemberType]  untyped
-        model = convert(model)
-    return DistributedDataParallel(model)
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model inside ``DistributedDataParallel`` and ``torch.compile``.
-
-    Calling it exchanges nothing: use it to evaluate shares of unequal size.
-
-    Args:
-        model: Wrapped or not.
-
-    Returns:
-        The model inside.
-
-    Example:
-        >>> import torch
-        >>> model = torch.nn.Linear(1, 1)
-        >>> unwrap(torch.compile(model, backend="eager")) is model
-        True
-    """
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if isinstance(model, DistributedDataParallel):
-            inner = cast("nn.Module", model.module)
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
 
 
 def sum_across(values: Mapping[str, Number]) -> dict[str, Number]:

@@ -2,15 +2,17 @@
 
 from torch import nn
 
+from ._sharded import own_part
+
 _NAMES_SHOWN = 3
 
 
 def worst_gradients(model: nn.Module) -> str:
-    """Say which parameters' gradients are not finite."""
+    """Say which parameters' gradients are not finite, without asking other processes."""
     wrong = [
         name
         for name, parameter in model.named_parameters()
-        if parameter.grad is not None and not parameter.grad.isfinite().all()
+        if parameter.grad is not None and not own_part(parameter.grad).isfinite().all()
     ]
     return f"first at {_listed(wrong)}" if wrong else "in another process or in its norm"
 

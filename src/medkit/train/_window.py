@@ -31,7 +31,7 @@ class Window(NamedTuple):
 
 @runtime_checkable
 class _Replicated(Protocol):
-    """What DistributedDataParallel offers, also under ``torch.compile``."""
+    """What DistributedDataParallel offers."""
 
     def no_sync(self) -> AbstractContextManager[object]: ...
 
@@ -66,6 +66,7 @@ def windows(loader: Iterable[Batch], size: int) -> Iterator[tuple[Batch, Window]
 
 def gradient_exchange(model: nn.Module, *, last: bool) -> AbstractContextManager[object]:
     """Return the context of one micro-batch: only the last of a window exchanges gradients."""
+    model = _uncompiled(model)
     if isinstance(model, _Sharded):
         model.set_requires_gradient_sync(last)
     elif isinstance(model, _Replicated) and not last:
@@ -75,4 +76,10 @@ def gradient_exchange(model: nn.Module, *, last: bool) -> AbstractContextManager
 
 def is_shared(model: nn.Module) -> bool:
     """Return whether other processes step together with this one."""
-    return isinstance(model, _Sharded | _Replicated)
+    return isinstance(_uncompiled(model), _Sharded | _Replicated)
+
+
+def _uncompiled(model: nn.Module) -> nn.Module:
+    while isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+        model = inner
+    return model

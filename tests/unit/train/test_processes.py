@@ -1,10 +1,6 @@
 """Two processes step together, skip together and stop together."""
 
-import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +9,18 @@ import torch
 from torch import Tensor, distributed
 
 from medkit.train import _agreement
+from unit.train.side_by_side import run_together
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("two")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(SCRIPT), str(rank), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    return [json.loads(output) for output, _ in outputs]
+    return run_together(SCRIPT, tmp_path_factory.mktemp("two"))
 
 
 def test_accumulation_with_a_ragged_end_equals_one_process(found: list[dict[str, Any]]) -> None:
     assert max(result["together"] for result in found) < 1e-12
-
-
-def test_so_does_a_model_cut_between_processes(found: list[dict[str, Any]]) -> None:
-    assert max(result["sharded"] for result in found) < 1e-12
-
-
-def test_the_average_of_shards_is_that_of_the_whole(found: list[dict[str, Any]]) -> None:
-    assert max(result["averaged"] for result in found) < 1e-12
 
 
 def test_weights_balance_unequal_shares(found: list[dict[str, Any]]) -> None:

@@ -533,6 +533,9 @@ def test_a_norm_held_in_parts_is_put_together(monkeypatch: pytest.MonkeyPatch) -
         def full_tensor(self) -> Tensor:
             return torch.tensor(7.0)
 
+        def to_local(self) -> Tensor:
+            return torch.tensor(5.0)
+
     monkeypatch.setattr(_stepper, "get_total_norm", lambda _: Norm())
     model = Parts(3, 1)
     stepper = Stepper(model, SGD(model.parameters(), lr=0.1))

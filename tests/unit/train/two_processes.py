@@ -18,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from medkit.train import (
     CheckpointManager,
-    ModelEma,
     ResumableLoader,
     Stepper,
     StopSignal,
@@ -59,54 +58,6 @@ def together(rank: int, x: Tensor) -> float:
         stepper.step()
     pairs = zip(model.module.parameters(), alone.parameters(), strict=True)
     return max(float((a - b).abs().max()) for a, b in pairs)
-
-
-def sharded(rank: int, x: Tensor, folder: Path) -> float:
-    """The same as ``together``, with every parameter cut between the processes (FSDP2)."""
-    from torch.distributed.fsdp import fully_shard
-
-    model, alone = make(), make()
-    fully_shard(model)
-    stepper = Stepper(model, sgd(model), accumulate=ACCUMULATE, clip_norm=0.5)
-    mine = x.reshape(-1, 2, MICRO, 3)[:, rank]
-    for batch, _ in stepper.micro_batches(list(mine)):
-        stepper.backward(loss_of(model, batch))
-        stepper.step()
-    stepper = Stepper(alone, sgd(alone), clip_norm=0.5)
-    for batch in x.split(2 * MICRO * ACCUMULATE):
-        stepper.backward(loss_of(alone, batch))
-        stepper.step()
-    try:
-        CheckpointManager(folder / "shards").register({"model": model})
-    except ValueError as error:
-        assert "a model of whole tensors; got shards" in str(error)  # noqa: PT017  no pytest here
-    else:
-        raise AssertionError("shards were not refused")
-    pairs = zip(model.parameters(), alone.parameters(), strict=True)
-    return max(float((a.full_tensor() - b).abs().max()) for a, b in pairs)  # type: ignore[attr-defined]
-
-
-def averaged_shards(x: Tensor) -> float:
-    """The moving average of a model cut between the processes, beside that of a whole one."""
-    from torch.distributed.fsdp import fully_shard
-
-    model, alone = make(), make()
-    fully_shard(model)
-    averages: list[list[Tensor]] = []
-    for each in (model, alone):
-        ema = ModelEma(each, decay=0.9, warmup=True)
-        stepper = Stepper(each, sgd(each), ema=ema)
-        for batch in x.split(4):
-            stepper.backward(loss_of(each, batch))
-            stepper.step()
-        with ema.swap(each):
-            averages.append([whole(parameter) for parameter in each.parameters()])
-    return max(float((a - b).abs().max()) for a, b in zip(*averages, strict=True))
-
-
-def whole(parameter: Tensor) -> Tensor:
-    full: Tensor = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
-    return full.detach().clone()
 
 
 def weighted(rank: int, x: Tensor) -> float:
@@ -195,8 +146,6 @@ def main() -> None:
     x = torch.randn(SAMPLES, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     found = {
         "together": together(rank, x),
-        "sharded": sharded(rank, x, folder),
-        "averaged": averaged_shards(x),
         "weighted": weighted(rank, x),
         "skipped": skipped(rank, x),
         "stopped": stopped(rank),
