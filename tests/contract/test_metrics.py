@@ -6,7 +6,13 @@ import pytest
 import torch
 
 import medkit.metrics
-from medkit.metrics import Auroc, Calibration, ConfusionMatrix, LayerBoundaryErrors
+from medkit.metrics import (
+    Auroc,
+    Calibration,
+    ConfusionMatrix,
+    LayerBoundaryErrors,
+    SurfaceDetectionScore,
+)
 from medkit.testing import metric_laws, metric_report
 
 STRUCTURES: dict[str, dict[str, object]] = {
@@ -14,6 +20,7 @@ STRUCTURES: dict[str, dict[str, object]] = {
     "BettiZeroError": {},
     "ClDiceScore": {},
     "DiceScore": {},
+    "EulerNumberError": {},
     "HausdorffDistance": {},
     "IoUScore": {},
     "PrecisionScore": {},
@@ -32,6 +39,13 @@ def probabilities(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tenso
     return torch.randn(5, 3, generator=generator).softmax(1), torch.tensor([0, 1, 2, 1, 0])
 
 
+def surfaces(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    target = torch.zeros(5, 9, 9, 9, dtype=torch.int64)
+    target[:4, 4] = 1
+    target[:, :, :2] = 2
+    return torch.where(torch.rand(target.shape, generator=generator) < 0.1, 1, target % 2), target
+
+
 def rows(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     target = torch.rand(5, 2, 9, generator=generator) * 50
     target[1, :, 3] = torch.nan
@@ -46,6 +60,7 @@ OTHERS: dict[str, tuple[Callable[[], object], Sample]] = {
         lambda: LayerBoundaryErrors(missing="penalize", height=99.0),
         lambda generator: rows(generator),
     ),
+    "SurfaceDetectionScore": (SurfaceDetectionScore, surfaces),
 }
 
 

@@ -16,6 +16,7 @@ from ._confusion import (
     confusion_scores,
 )
 from ._dice import DiceScore, dice_score
+from ._euler_number_error import EulerNumberError, euler_number_error
 from ._hausdorff import HausdorffDistance, hausdorff_distance
 from ._iou import IoUScore, iou_score
 from ._layer_errors import LayerBoundaryErrors, LayerErrors, layer_errors
@@ -26,7 +27,11 @@ from ._precision_recall import (
     recall_score,
 )
 from ._scores import Scores, Summary
-from ._surface_detection_score import SurfaceDetectionScore, surface_detection_score
+from ._surface_detection_score import (
+    SurfaceDetectionResult,
+    SurfaceDetectionScore,
+    surface_detection_score,
+)
 from ._surface_dice import SurfaceDice, surface_dice
 from ._variation_of_information import (
     VariationOfInformation,
@@ -44,6 +49,7 @@ __all__ = [
     "ConfusionMatrix",
     "ConfusionScores",
     "DiceScore",
+    "EulerNumberError",
     "HausdorffDistance",
     "Interval",
     "IoUScore",
@@ -53,6 +59,7 @@ __all__ = [
     "RecallScore",
     "Scores",
     "Summary",
+    "SurfaceDetectionResult",
     "SurfaceDetectionScore",
     "SurfaceDice",
     "VariationOfInformation",
@@ -65,6 +72,7 @@ __all__ = [
     "confusion_matrix",
     "confusion_scores",
     "dice_score",
+    "euler_number_error",
     "hausdorff_distance",
     "iou_score",
     "layer_errors",

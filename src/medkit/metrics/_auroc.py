@@ -12,6 +12,9 @@ from medkit._core import check
 
 MultiClass = Literal["ovr", "ovo"]
 Average = Literal["macro", "weighted"]
+AurocStatus = Literal["ok", "no_positives", "no_negatives"]
+
+POLICY = "{kind} mean of the areas of {what}; those without samples on both sides are left out"
 
 
 class AurocResult(NamedTuple):
@@ -21,11 +24,16 @@ class AurocResult(NamedTuple):
         mean: Mean over classes, or over pairs of classes; NaN if no area is defined.
         per_class: Area of each class against all others; NaN where all samples, or none, are of it.
         support: Number of samples of each class.
+        status: Of each class, whether it has an area, "ok", or why not: no sample is of it,
+            "no_positives", or all are, "no_negatives".
+        policy: What ``mean`` is the mean of.
     """
 
     mean: float
     per_class: Float64[Tensor, " class"]
     support: Int64[Tensor, " class"]
+    status: tuple[AurocStatus, ...]
+    policy: str
 
 
 def auroc(
@@ -86,7 +94,20 @@ def auroc(
         areas = [_pair_area(scores, labels, *pair) for pair in pairs]
         weights = [int(support[a] + support[b]) for a, b in pairs]
     mean = _mean(areas, weights if average == "weighted" else [1] * len(areas))
-    return AurocResult(mean, torch.tensor(per_class, dtype=torch.float64), support)
+    what = "classes against the rest" if multi_class == "ovr" else "pairs of classes"
+    return AurocResult(
+        mean,
+        torch.tensor(per_class, dtype=torch.float64),
+        support,
+        tuple(_status(int(count), len(labels)) for count in support),
+        POLICY.format(kind=average, what=what),
+    )
+
+
+def _status(count: int, samples: int) -> AurocStatus:
+    if not count:
+        return "no_positives"
+    return "no_negatives" if count == samples else "ok"
 
 
 def _checked(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Calibration: whether a probability of 0.8 is right eight times in ten."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Float64, Int, Int64
@@ -30,6 +30,7 @@ class CalibrationResult(NamedTuple):
         accuracy: Share of right decisions in each bin, the curve's y; NaN if empty.
         counts: Number of samples in each bin.
         edges: Limits of the bins; a bin holds its upper limit.
+        status: "ok", or "empty" if no sample counts: then all errors are NaN, and none is 0.
     """
 
     ece: float
@@ -40,6 +41,7 @@ class CalibrationResult(NamedTuple):
     accuracy: Float64[Tensor, " bin"]
     counts: Int64[Tensor, " bin"]
     edges: Float64[Tensor, " edge"]
+    status: Literal["ok", "empty"]
 
 
 def calibration(
@@ -165,6 +167,7 @@ class Calibration(SumAccumulator):
             accuracy,
             counts,
             self._edges(confidence),
+            "ok" if samples else "empty",
         )
 
     @property

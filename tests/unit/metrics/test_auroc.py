@@ -57,7 +57,11 @@ def test_a_class_without_samples_has_no_area() -> None:
     assert result.per_class.isnan().tolist() == [False, False, True]
     assert result.mean == 1.0
     assert result.support.tolist() == [1, 1, 0]
-    assert math.isnan(auroc(torch.rand(3, 2), torch.zeros(3, dtype=torch.long)).mean)
+    assert result.status == ("ok", "ok", "no_positives")
+    assert "left out" in result.policy
+    only = auroc(torch.rand(3, 2), torch.zeros(3, dtype=torch.long), multi_class="ovo")
+    assert math.isnan(only.mean)
+    assert only.status == ("no_negatives", "no_positives")
 
 
 @pytest.mark.parametrize("multi_class", ["ovr", "ovo"])

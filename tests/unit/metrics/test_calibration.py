@@ -135,6 +135,8 @@ def test_nothing_counted_is_not_perfect() -> None:
     assert math.isnan(result.ece)
     assert math.isnan(result.adaptive_ece)
     assert math.isnan(result.brier)
+    assert result.status == "empty"
+    assert calibration(*samples()).status == "ok"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -12,9 +12,12 @@ from scipy import ndimage
 from medkit.metrics import (
     BettiZeroError,
     ClDiceScore,
+    EulerNumberError,
+    SurfaceDetectionScore,
     VariationOfInformation,
     betti_zero_error,
     cldice_score,
+    euler_number_error,
     surface_detection_score,
     surface_dice,
     variation_of_information,
@@ -91,6 +94,44 @@ def test_no_image_has_more_parts_than_the_worst_value() -> None:
     assert betti_zero_error(one, grid).values.item() == 3 * 2 * 2 - 1
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(9, 7, 8), (20, 15), (1, 5, 6), (2, 2, 2)])
+def test_euler_numbers_are_scikit_image_s(shape, share) -> None:
+    measure = pytest.importorskip("skimage.measure")
+    generator = np.random.default_rng(0)
+    p, t = (generator.random(shape) < chance for chance in (share, 0.5))
+    numbers = [measure.euler_number(each, connectivity=each.ndim) for each in (p, t)]
+
+    assert euler_number_error(*batch(p, t)).values.item() == abs(numbers[0] - numbers[1])
+
+
+def test_euler_numbers_of_solids_are_known() -> None:
+    ball = np.zeros((3, 9, 9, 9), dtype=bool)
+    ball[:, 1:8, 1:8, 1:8] = True
+    ball[1, 3:6, 3:6, 3:6] = False  # a cavity
+    ball[2, :, 3:6, 3:6] = False  # a tunnel
+    solid, shell, ring = (batch(each)[0] for each in ball)
+
+    assert euler_number_error(shell, solid).values.item() == 1  # 2 and 1
+    assert euler_number_error(ring, solid).values.item() == 1  # 0 and 1
+    assert euler_number_error(shell, ring).values.item() == 2
+
+
+@pytest.mark.parametrize("shape", [(12, 12, 12), (20, 20)])
+def test_no_euler_numbers_differ_by_more_than_the_worst_value(shape) -> None:
+    """Cavities in every second voxel, and voxels that touch their neighbours by corners alone."""
+    places = np.indices(shape)
+    parity = places % 2
+    cavities = places.sum(0) % 2 == 0 if len(shape) == 3 else (parity == 0).all(0)
+    tunnels = (parity == parity[0]).all(0)
+    nothing = np.zeros(shape, dtype=bool)
+
+    worst = euler_number_error(*batch(nothing, tunnels)).values.item()
+
+    largest = euler_number_error(*batch(cavities, tunnels)).values.item()
+    assert worst / 2 < largest < worst
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("shape", [(14, 16, 12), (30, 40)])
 def test_cldice_is_that_of_scikit_image_s_skeletons(shape, seed) -> None:
@@ -123,6 +164,7 @@ def test_a_gap_costs_more_than_a_thick_wall() -> None:
         (cldice_score, ClDiceScore, 0.0),
         (variation_of_information, VariationOfInformation, 8.0),
         (betti_zero_error, BettiZeroError, 64.0),
+        (euler_number_error, EulerNumberError, 0.75 * 17 * 17),
     ],
 )
 def test_statuses_and_accumulation(function, accumulator, worst) -> None:
@@ -185,9 +227,42 @@ def test_competition_score_says_that_topology_is_absent() -> None:
     ours = surface_detection_score(one, empty)
 
     assert ours.score.tolist() == [1.0, 0.0]
+    assert ours.status.tolist() == [1, 3]
+    assert ours.mean() == 0.5
     assert ours.topology.isnan().all()
     assert "not the score of the competition" in ours.policy
     with refuses("topology"):
         surface_detection_score(one, empty, topology=lambda *_: 2.0)
     with pytest.raises((ValueError, TypeError), match=r"prediction|target"):
         surface_detection_score(one[:1], empty)
+
+
+def test_competition_score_of_batches_is_that_of_all_cases() -> None:
+    pairs = [batch(*sheets(seed)) for seed in range(4)]
+    prediction, target = (torch.cat(each)[:, 0].long() for each in zip(*pairs, strict=True))
+    prediction[2] = 0
+    parts = [SurfaceDetectionScore(tolerance=1.0, topology=one_part) for _ in range(2)]
+    parts[0].update(prediction[:1], target[:1])
+    parts[1].update(prediction[1:], target[1:])
+    parts[0].merge(pickle.loads(pickle.dumps(parts[1])))
+
+    ours = parts[0].compute()
+
+    whole = surface_detection_score(prediction, target, tolerance=1.0, topology=one_part)
+    assert all(torch.equal(a, b) for a, b in zip(ours[:-1], whole[:-1], strict=True))
+    assert ours.status.tolist() == [0, 0, 2, 0]
+    assert ours.score[2].item() == pytest.approx(0.3)  # of the hook alone
+    assert ours.mean() == pytest.approx(whole.score.mean().item())
+    parts[0].reset()
+    with refuses("SurfaceDetectionScore"):
+        parts[0].compute()
+    with refuses("other"):
+        parts[0].merge(SurfaceDetectionScore())
+    with pytest.raises((TypeError, ValueError), match="other"):
+        parts[0].merge("score")
+
+
+def one_part(prediction: np.ndarray, target: np.ndarray) -> float:
+    """A topology term that can be sent to another process."""
+    assert prediction.dtype == target.dtype == bool
+    return 1.0
