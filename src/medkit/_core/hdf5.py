@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .atomic import atomic_file
+from .chunk_map import ChunkMap, chunk_bytes
 from .file_errors import (
     ChecksumError,
     CodecMissingError,
@@ -28,6 +29,7 @@ from .file_errors import (
     TruncatedError,
     UnsafeReferenceError,
 )
+from .hdf5_chunks import chunk_map
 from .hdf5_parts import Dataset, Group
 
 Array = npt.NDArray[Any]
@@ -98,16 +100,35 @@ class Hdf5File:
                 None reads the whole array.
         """
         stored = self.arrays[name]
-        if stored.dtype.kind not in "biufc":
-            raise self._wrong(FormatError, name, "an array of numbers", stored.dtype)
-        shape = stored.shape if region is None else tuple(s.stop - s.start for s in region)
-        if Stored(shape, stored.dtype).nbytes > max_bytes:
-            rule = f"at most {max_bytes} bytes"
-            raise self._wrong(LimitError, name, rule, f"shape {shape}, {stored.dtype}")
+        check_size(self.path, name, stored, max_bytes, region)
         with self._named_damage(name):
             dataset = cast("Dataset", self._root[name])
             self._check_storage(name, dataset, stored)
             return np.asarray(dataset[() if region is None else region])
+
+    def chunk_map(self, name: str) -> ChunkMap | None:
+        """Return where the bytes of an array are, or None if only HDF5 can make sense of them.
+
+        That is so for arrays with a checksum or compression, for types of number that NumPy does
+        not have as they are stored, and for files that begin with something else.
+
+        Args:
+            name: One of ``arrays``.
+        """
+        stored = self.arrays[name]
+        with self._named_damage(name):
+            dataset = cast("Dataset", self._root[name])
+            self._check_storage(name, dataset, stored)
+            if getattr(self._root, "userblock_size", 0):
+                return None
+            found = chunk_map(dataset, stored.dtype)
+            if found is None:
+                return None
+            end = int(found.offsets.max()) + chunk_bytes(found.chunks, found.dtype)
+        if end > self._size:
+            value = f"its end at {end}, in a file of {self._size}"
+            raise self._wrong(TruncatedError, name, "inside the file", value)
+        return found
 
     def numbers(self, name: str, attribute: str, *, max_items: int) -> Array | None:
         """Return the numbers in an attribute of an array, or None where there is none.
@@ -305,6 +326,22 @@ def write_hdf5(
                 )
                 for attribute, numbers in laid.attributes.items():
                     dataset.attrs[attribute] = numbers
+
+
+def check_size(
+    path: str,
+    name: str,
+    stored: Stored,
+    max_bytes: int,
+    region: tuple[slice, ...] | None = None,
+) -> None:
+    """Raise unless an array is one of numbers and the region of it is not too large."""
+    if stored.dtype.kind not in "biufc":
+        raise FormatError("an array of numbers", path=path, field=name, value=stored.dtype)
+    shape = stored.shape if region is None else tuple(s.stop - s.start for s in region)
+    if Stored(shape, stored.dtype).nbytes > max_bytes:
+        rule, value = f"at most {max_bytes} bytes", f"shape {shape}, {stored.dtype}"
+        raise LimitError(rule, path=path, field=name, value=value)
 
 
 def _size(source: str | os.PathLike[str] | io.IOBase) -> int:

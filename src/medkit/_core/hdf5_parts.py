@@ -1,6 +1,6 @@
 """The parts of h5py that medkit uses, with the types that h5py does not give them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -54,8 +54,22 @@ class Filters(Protocol):
 
 
 @runtime_checkable
+class Chunk(Protocol):
+    """Where a chunk is in the file."""
+
+    chunk_offset: tuple[int, ...]
+    """Index of its first element in the array."""
+    filter_mask: int
+    byte_offset: int | None
+    size: int
+
+
+@runtime_checkable
 class Storage(Protocol):
     """Where an array is in the file."""
+
+    def chunk_iter(self, visit: Callable[[Chunk], object], /) -> object: ...
+    def get_type(self) -> object: ...
 
     def get_storage_size(self) -> int: ...
     def get_offset(self) -> int | None: ...

@@ -106,7 +106,8 @@ def write_hdf5(
             Values that do not survive the conversion are an error.
         chunk: Voxels along the edge of a chunk; None stores the array in one piece, which cannot
             have checksums.
-        checksum: Store a fletcher32 of each chunk, which every HDF5 program checks.
+        checksum: Store a fletcher32 of each chunk, which every HDF5 program checks. Without it
+            patches are copied straight out of the file, several times as fast.
 
     Raises:
         ValueError: If an option is unknown or the voxels do not fit ``dtype``.

@@ -7,11 +7,13 @@ from contextlib import ExitStack
 from torch import Tensor
 
 from medkit._core import check
-from medkit._core.hdf5 import Hdf5File, Stored, open_hdf5
+from medkit._core.chunk_map import ChunkMap
+from medkit._core.hdf5 import Hdf5File, Stored, check_size, open_hdf5
 
 from ._file_state import changed, file_state
 from ._hdf5 import array_name
 from ._limits import Limits
+from ._mapped import MappedFile
 from ._stored import to_tensor
 
 
@@ -23,9 +25,9 @@ class HDF5Reader:
     forkserver or spawn. It is looked through whenever it is opened, as :func:`read_hdf5` does: no
     link, virtual array or external storage leads out of it.
 
-    Reading a box of an array costs as much as the chunks it touches. Slices of a gzip-compressed
-    array in flat chunks are a hundred times slower to read as cubes than cubes are: see
-    :func:`write_hdf5`.
+    A box of an array without checksum and compression is copied straight out of the file, like
+    one of a memory map. Of others whole chunks are read: slices of a gzip-compressed array in flat
+    chunks are a hundred times slower to read as cubes than cubes are, see :func:`write_hdf5`.
 
     Args:
         path: The file.
@@ -59,6 +61,8 @@ class HDF5Reader:
         self._limits = limits or Limits()
         self._open: tuple[int, ExitStack, Hdf5File] | None = None
         self._state = file_state(self.path)
+        self._mapped = MappedFile(self.path, self._state)
+        self._maps: dict[str, ChunkMap | None] = {}
         self._arrays: dict[str, Stored] = self._file().arrays
         self.names: tuple[str, ...] = tuple(
             sorted(name for name, stored in self._arrays.items() if stored.dtype.kind in "biufc")
@@ -131,9 +135,15 @@ class HDF5Reader:
             torch.Size([1, 2, 2, 3])
         """
         name = self._known(name)
-        region = box(self._arrays[name].shape, start, size)
-        values = self._file().read(name, max_bytes=self._limits.max_bytes, region=region)
-        return to_tensor(values, self.path)
+        stored, limit = self._arrays[name], self._limits.max_bytes
+        region = box(stored.shape, start, size)
+        if name not in self._maps:
+            self._maps[name] = self._file().chunk_map(name)
+        where = self._maps[name]
+        if where is None:
+            return to_tensor(self._file().read(name, max_bytes=limit, region=region), self.path)
+        check_size(self.path, name, stored, limit, region)
+        return to_tensor(self._mapped.read(where, region), self.path)
 
     def close(self) -> None:
         """Close the file in this process; the next reading opens it again.
@@ -147,6 +157,7 @@ class HDF5Reader:
             ...     write_hdf5(Volume(torch.ones(1, 2, 3, 4), np.eye(4)), f"{folder}/a.h5")
             ...     HDF5Reader(f"{folder}/a.h5").close()
         """
+        self._mapped.close()
         opened, self._open = self._open, None
         if opened is not None:
             opened[1].close()
