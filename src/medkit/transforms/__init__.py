@@ -2,6 +2,7 @@
 
 from ._affine import RandomAffine, RandomElastic
 from ._bias_field import apply_bias_field, num_bias_coefficients
+from ._boundary_rows import move_boundaries
 from ._clahe import EqualizeContrast, equalize_contrast
 from ._compose import Apply, Compose, OneOf, RandomApply, apply_to_batch
 from ._crops import (
@@ -110,6 +111,7 @@ __all__ = [
     "gaussian_blur",
     "jitter_stains",
     "mixup",
+    "move_boundaries",
     "normalize_intensity",
     "normalize_percentiles",
     "normalize_stains",

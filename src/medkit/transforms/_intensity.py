@@ -251,22 +251,25 @@ def adjust_contrast(
 
 
 def gaussian_blur(
-    image: Shaped[Tensor, "channel *spatial"], *, sigma: float | Sequence[float]
+    image: Shaped[Tensor, "channel *spatial"],
+    *,
+    sigma: float | Sequence[float],
+    truncate: float = 4.0,
 ) -> Float[Tensor, "channel *spatial"]:
     """Image smoothed by a Gaussian, mirrored at the edge like SciPy's ``gaussian_filter``.
-
-    The Gaussian is cut off at four standard deviations.
 
     Args:
         image: Of any type.
         sigma: Standard deviation in voxels, one number or one for each spatial axis; 0 leaves an
             axis.
+        truncate: Where the Gaussian is cut off, in standard deviations; 2 with a ``sigma`` of 1 is
+            a kernel of five voxels.
 
     Returns:
         The image in float32, or float64 if it was.
 
     Raises:
-        ValueError: If ``sigma`` is negative.
+        ValueError: If ``sigma`` is negative or ``truncate`` is not positive.
 
     Example:
         >>> import torch
@@ -275,10 +278,11 @@ def gaussian_blur(
     """
     values = as_float(image)
     sigmas = check.per_axis("sigma", sigma, image.ndim - 1)
+    check.positive("truncate", truncate)
     output = values
     for axis, width in enumerate(sigmas, start=1):
         if check.non_negative("sigma", width) > 0:
-            output = _blurred(output, axis, float(width))
+            output = _blurred(output, axis, float(width), truncate)
     return output.clone() if output is image else output
 
 
@@ -334,10 +338,10 @@ def _percentile(values: Tensor, q: float) -> float:
     return below + (place - low) * (float(values.kthvalue(low + 2).values) - below)
 
 
-def _blurred(image: Tensor, axis: int, sigma: float) -> Tensor:
+def _blurred(image: Tensor, axis: int, sigma: float, truncate: float) -> Tensor:
     """Return the weighted sum of shifted images, mirrored at the edges."""
     count = image.shape[axis]
-    radius = int(4 * sigma + 0.5)
+    radius = int(truncate * sigma + 0.5)
     steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weight = torch.exp(-0.5 * (steps / sigma) ** 2)
     weights = [float(w) for w in weight / weight.sum()]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from medkit._core import check
 
+from ._boundary_rows import move_boundaries
 from ._warp import Interpolation, Warp, merged
 
 Sample = Mapping[str, object]
@@ -59,7 +60,7 @@ class Transform(ABC):
     """A change of samples: dicts of tensors ``(channel, *spatial)`` and whatever else, by name.
 
     Most have an ``image``, many a ``label`` on its grid, volumes an ``affine`` from (d, h, w) to
-    mm (RAS+).
+    mm (RAS+), images of layers their ``boundaries`` (see :func:`move_boundaries`).
 
     A call returns a new dict and leaves the given one as it is. Random transforms draw from the
     ``generator`` and nothing else: with ``medkit.train.sample_rng(seed, epoch, index)`` a sample is
@@ -127,7 +128,7 @@ def grid_affine(sample: Sample, spatial_dims: int) -> np.ndarray | None:
 
 
 class SpatialTransform(Transform):
-    """A change of the grid that every image and label of a sample follows, with the affine."""
+    """A change of the grid that image, label, affine and boundaries of a sample follow."""
 
     looks: bool = False
     """Whether the plan depends on voxels."""
@@ -184,6 +185,8 @@ class SpatialTransform(Transform):
             for key in self.labels:
                 if key in sample:
                     sample[key] = self._label(tensor(sample, key), warp)
+            if sample.get("boundaries") is not None:
+                sample["boundaries"] = move_boundaries(tensor(sample, "boundaries"), warp)
             affine = grid_affine(sample, len(warp.size))
             if affine is not None:
                 old = sample["affine"]

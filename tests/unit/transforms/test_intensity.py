@@ -26,6 +26,16 @@ def test_blur_wider_than_the_image_equals_scipy() -> None:
     assert_close(mt.gaussian_blur(IMAGE[:1, 0, 0], sigma=20)[0], torch.tensor(expected))
 
 
+def test_cut_off_gaussian_is_a_kernel_of_five() -> None:
+    expected = gaussian_filter(IMAGE[0, 0].numpy(), 1, truncate=2)
+
+    blurred = mt.gaussian_blur(IMAGE[:1, 0], sigma=1, truncate=2)
+    impulse = mt.gaussian_blur(torch.eye(1, 9).roll(4, 1), sigma=1, truncate=2)
+
+    assert_close(blurred[0], torch.tensor(expected))
+    assert (impulse > 0).sum() == 5
+
+
 @pytest.mark.parametrize("nonzero", [False, True])
 def test_percentiles_equal_numpy(nonzero: bool) -> None:
     image = IMAGE.where(IMAGE > 0.3, torch.zeros(()).double())
