@@ -27,6 +27,8 @@ from ._nifti import read_nifti, write_nifti
 from ._notice import Notice
 from ._npy import read_npy, read_npz, write_npz
 from ._nrrd import read_nrrd, write_nrrd
+from ._oct_layers import OctLayerDataset
+from ._oct_phantom import OctPhantom, oct_phantom
 from ._open import LazyVolume, open  # noqa: A004  the name of the contract
 from ._patch_samplers import ForegroundPatchSampler, UniformPatchSampler
 from ._patches import PatchDataset
@@ -52,6 +54,8 @@ __all__ = [
     "LimitError",
     "Limits",
     "Notice",
+    "OctLayerDataset",
+    "OctPhantom",
     "PatchDataset",
     "TFRecordDataset",
     "TruncatedError",
@@ -61,6 +65,7 @@ __all__ = [
     "VolumeDataset",
     "build_example",
     "group_split",
+    "oct_phantom",
     "open",
     "parse_example",
     "read",
