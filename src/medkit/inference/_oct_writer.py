@@ -14,7 +14,7 @@ from torch import Tensor
 import medkit
 from medkit._core import check
 from medkit._core.hdf5_stream import Hdf5Stream, stream_hdf5
-from medkit.ops import boundaries_from_probabilities, rescale_boundaries
+from medkit.ops import boundaries_from_probabilities, boundary_posterior, rescale_boundaries
 
 from ._activation import entropy
 
@@ -26,8 +26,9 @@ class OctPredictionWriter:
 
     - ``predicted_layers/<name>`` ``(N, width)``: rows of the boundaries in the *original* image,
       float32, however large the image was that the network saw;
-    - ``boundary_std/<name>``: their standard deviation in the same rows, of the distribution
-      :math:`P(b > y) = \sum_{c \le k} p_c(y)`;
+    - ``boundary_std/<name>``: their standard deviation in the same rows: with "posterior" that of
+      ``ops.boundary_posterior``, else of the distribution :math:`P(b > y) = \sum_{c \le k} p_c(y)`,
+      to which a little probability in far rows adds much;
     - ``prediction_masks`` uint8, ``confidence_maps`` (highest probability) and ``entropy_maps``
       (nats) float16, on the grid of the network;
     - ``images``, ``layers/<name>``: what was given, as it is, where it was;
@@ -43,6 +44,7 @@ class OctPredictionWriter:
         boundaries: Names from top to bottom, one less than there are classes.
         image_shape: Height and width of the original images.
         method: How boundaries are found, as in ``ops.boundaries_from_probabilities``.
+        temperature: That of "posterior".
         provenance: Attributes of ``metadata``, e.g. the model's name, its configuration and the
             hash of its checkpoint.
 
@@ -71,6 +73,7 @@ class OctPredictionWriter:
         boundaries: Sequence[str],
         image_shape: Sequence[int],
         method: Literal["sum", "posterior", "map"] = "sum",
+        temperature: float = 1.0,
         provenance: Mapping[str, str | float] | None = None,
     ) -> None:
         check.one_of("method", method, ("sum", "posterior", "map"))
@@ -85,6 +88,7 @@ class OctPredictionWriter:
             check.integer("image_shape", width, minimum=1),
         )
         self.method: Literal["sum", "posterior", "map"] = method
+        self.temperature: float = check.positive("temperature", temperature)
         self.provenance: dict[str, str | float] = dict(provenance or {})
         self._stack = ExitStack()
         self._stream: Hdf5Stream | None = None
@@ -139,9 +143,10 @@ class OctPredictionWriter:
                 raise check.fail(name, f"of shape {wanted[name]}", tuple(value.shape))
         self._given = present
         p = probabilities.detach().to(torch.promote_types(probabilities.dtype, torch.float32))
-        rows = boundaries_from_probabilities(p, method=self.method)
-        moved = rescale_boundaries(rows, from_shape=grid, to_shape=self.image_shape)
-        spread = rescale_boundaries(_std(p), from_shape=grid, to_shape=self.image_shape)
+        moved, spread = (
+            rescale_boundaries(rows, from_shape=grid, to_shape=self.image_shape)
+            for rows in self._found(p)
+        )
         for k, name in enumerate(names):
             self._append(f"predicted_layers/{name}", moved[:, k].float())
             self._append(f"boundary_std/{name}", spread[:, k].float())
@@ -152,6 +157,12 @@ class OctPredictionWriter:
         self._append("entropy_maps", entropy(p, "softmax").half())
         if images is not None:
             self._append("images", images)
+
+    def _found(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Return boundaries and their standard deviation, on the grid of the network."""
+        if self.method == "posterior":
+            return boundary_posterior(p, temperature=self.temperature)
+        return boundaries_from_probabilities(p, method=self.method), _std(p)
 
     def _append(self, name: str, values: Tensor) -> None:
         cast("Hdf5Stream", self._stream).append(name, values.detach().cpu().numpy())
@@ -172,6 +183,8 @@ class OctPredictionWriter:
             stream.describe(name, {"coordinate_space": "pixels of the network's input"})
         stream.describe("metadata", {"medkit_version": medkit.__version__, **self.provenance})
         stream.describe("metadata", {"boundary_method": self.method, "inference_timestamp": now})
+        if self.method == "posterior":
+            stream.describe("metadata", {"boundary_temperature": self.temperature})
         stream.describe(
             "dataset_info",
             {

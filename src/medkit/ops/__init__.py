@@ -28,7 +28,11 @@ from ._components import (
 )
 from ._distance import distance_transform
 from ._hysteresis import hysteresis_threshold
-from ._layer_decoding import boundaries_from_probabilities
+from ._layer_decoding import (
+    BoundaryPosterior,
+    boundaries_from_probabilities,
+    boundary_posterior,
+)
 from ._layout import channels_first, channels_last
 from ._map_error import map_error
 from ._morphology import soft_dilate, soft_erode, soft_open
@@ -44,6 +48,7 @@ from ._voxel_scan import VoxelScan, voxel_scan
 from ._window import gaussian_importance, patch_grid
 
 __all__ = [
+    "BoundaryPosterior",
     "ClassIndex",
     "GroupExtrema",
     "Overlap",
@@ -60,6 +65,7 @@ __all__ = [
     "binary_opening",
     "boundaries_from_probabilities",
     "boundaries_to_mask",
+    "boundary_posterior",
     "box_element",
     "channels_first",
     "channels_last",

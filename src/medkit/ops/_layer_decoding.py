@@ -1,6 +1,6 @@
 """Rows of layer boundaries from probabilities of the layers."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,18 @@ from medkit._core import check
 BoundaryMethod = Literal["sum", "posterior", "map"]
 
 _LOG_OF_ZERO = -1e4
+
+
+class BoundaryPosterior(NamedTuple):
+    """Where boundaries are, and how sure that is.
+
+    Attributes:
+        mean: Expected row of each boundary in each column.
+        std: Standard deviation of that row.
+    """
+
+    mean: Float[Tensor, "*batch boundary width"]
+    std: Float[Tensor, "*batch boundary width"]
 
 
 def boundaries_from_probabilities(
@@ -72,20 +84,80 @@ def boundaries_from_probabilities(
         and most probable path, here for a chain that only moves down).
     """
     check.one_of("method", method, ("sum", "posterior", "map"))
-    check.positive("temperature", temperature)
-    if not p.is_floating_point():
-        raise TypeError(f"p must be floating point; got {p.dtype}")
-    if p.ndim < 3 or p.shape[-3] < 2:
-        rule = "(*batch, channel, height, width) with two channels or more"
-        raise check.fail("p", rule, f"shape {tuple(p.shape)}")
-    dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
+    dtype = _checked(p, temperature)
     if method == "sum":
         rows = (p.to(dtype).exp() if log_input else p).sum(-2, dtype=dtype)
         return rows[..., :-1, :].cumsum(-2)
     scores = _scores(p, log_input=log_input)
     if method == "map":
         return _most_probable(scores.detach()).to(dtype)
-    return _expected(scores / temperature).to(dtype)
+    weights = _posterior(scores / temperature)
+    return torch.stack([_mean(weight) for weight in weights], dim=-2).to(dtype)
+
+
+def boundary_posterior(
+    p: Float[Tensor, "*batch channel height width"],
+    *,
+    temperature: float = 1.0,
+    log_input: bool = False,
+) -> BoundaryPosterior:
+    r"""Find the rows of the boundaries between layers, and how sure each of them is.
+
+    The mean and the standard deviation of
+
+    .. math::
+        P(a) \propto \prod_c \prod_{a_{c-1} \le y < a_c} p_c(y)^{1/T}, \quad
+        0 \le a_0 \le a_1 \le \ldots \le H
+
+    over all ways to place the boundaries in order; the mean is that of
+    ``boundaries_from_probabilities`` with "posterior". Use it to draw bands about lines and to
+    find columns to look at. Rows of one column share their mistakes, so with a temperature of 1 the
+    deviation is too small; compare it with errors on validation images.
+
+    Args:
+        p: Probability of each layer, from top to bottom, adding up to one over the channels.
+        temperature: T. Above 1 it trusts each row less.
+        log_input: Whether ``p`` holds logarithms of probabilities.
+
+    Returns:
+        Rows, float64 for float64, else float32; both have gradients.
+
+    Raises:
+        TypeError: If ``p`` is not floating point.
+        ValueError: If it has fewer than two channels or ``temperature`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> top = torch.tensor([0.99, 0.99, 0.5, 0.01, 0.01])
+        >>> result = boundary_posterior(torch.stack([top, 1 - top])[..., None])
+        >>> result.mean, result.std
+        (tensor([[2.5000]]), tensor([[0.5202]]))
+
+    References:
+        L. R. Rabiner, "A tutorial on hidden Markov models", Proceedings of the IEEE 77, 1989,
+        equations 19-27, here for a chain that only moves down.
+    """
+    dtype = _checked(p, temperature)
+    weights = _posterior(_scores(p, log_input=log_input) / temperature)
+    means = [_mean(weight) for weight in weights]
+    rows, least = _row_numbers(weights[0]), torch.finfo(weights[0].dtype).tiny
+    deviations = [
+        (weight * (rows - mean.unsqueeze(-2)).square()).sum(-2).clamp_min(least).sqrt()
+        for weight, mean in zip(weights, means, strict=True)
+    ]
+    mean, std = (torch.stack(values, dim=-2).to(dtype) for values in (means, deviations))
+    return BoundaryPosterior(mean, std)
+
+
+def _checked(p: Tensor, temperature: float) -> torch.dtype:
+    """Return the type of the rows, after checking the arguments."""
+    check.positive("temperature", temperature)
+    if not p.is_floating_point():
+        raise TypeError(f"p must be floating point; got {p.dtype}")
+    if p.ndim < 3 or p.shape[-3] < 2:
+        rule = "(*batch, channel, height, width) with two channels or more"
+        raise check.fail("p", rule, f"shape {tuple(p.shape)}")
+    return torch.float64 if p.dtype == torch.float64 else torch.float32
 
 
 def _scores(p: Tensor, *, log_input: bool) -> Tensor:
@@ -103,21 +175,27 @@ def _scores(p: Tensor, *, log_input: bool) -> Tensor:
     return F.pad(steps.cumsum(-2), (0, 0, 1, 0))
 
 
-def _expected(scores: Tensor) -> Tensor:
-    """Return the mean row of each boundary over all placements in order, by forward-backward."""
+def _posterior(scores: Tensor) -> list[Tensor]:
+    """Return the probability of each row for each boundary in turn, by forward-backward."""
     boundaries = scores.unbind(-3)
     above = [boundaries[0]]
     for score in boundaries[1:]:
         above.append(score + above[-1].logcumsumexp(-2))
     below = torch.zeros_like(boundaries[0])
-    rows = torch.arange(scores.shape[-2], dtype=scores.dtype, device=scores.device)[:, None]
-    means: list[Tensor] = []
+    weights: list[Tensor] = []
     for k in reversed(range(len(boundaries))):
         if k + 1 < len(boundaries):
             below = (boundaries[k + 1] + below).flip(-2).logcumsumexp(-2).flip(-2)
-        weight = torch.softmax(above[k] + below, dim=-2)
-        means.append((weight * rows).sum(-2))
-    return torch.stack(means[::-1], dim=-2)
+        weights.append(torch.softmax(above[k] + below, dim=-2))
+    return weights[::-1]
+
+
+def _mean(weight: Tensor) -> Tensor:
+    return (weight * _row_numbers(weight)).sum(-2)
+
+
+def _row_numbers(weight: Tensor) -> Tensor:
+    return torch.arange(weight.shape[-2], dtype=weight.dtype, device=weight.device)[:, None]
 
 
 def _most_probable(scores: Tensor) -> Tensor:

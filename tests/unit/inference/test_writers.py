@@ -20,7 +20,7 @@ from medkit.inference import (
     sliding_window_slabs,
     write_slabs,
 )
-from medkit.ops import boundaries_to_mask, one_hot
+from medkit.ops import boundaries_to_mask, boundary_posterior, one_hot
 from medkit.testing import assert_close
 
 NAMES = ("ILM", "BM")
@@ -79,6 +79,33 @@ def test_the_spread_of_a_boundary_is_that_of_its_distribution(tmp_path: Path) ->
     with h5py.File(tmp_path / "a.h5") as file:
         assert_close(file["predicted_layers/ILM"][0, 0], np.float32(3 * mean))
         assert_close(file["boundary_std/ILM"][0, 0], np.float32(3 * std))
+
+
+def test_posterior_is_written_with_its_own_spread(tmp_path: Path) -> None:
+    p = torch.randn(2, 3, 48, 5).softmax(1)
+    writer = OctPredictionWriter(
+        tmp_path / "a.h5",
+        boundaries=NAMES,
+        image_shape=(62, 5),
+        method="posterior",
+        temperature=4.0,
+    )
+    with writer:
+        writer.write(p)
+
+    expected = boundary_posterior(p, temperature=4.0)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["metadata"].attrs["boundary_temperature"] == 4.0
+        for k, name in enumerate(NAMES):
+            for group, rows in (
+                ("predicted_layers", expected.mean),
+                ("boundary_std", expected.std),
+            ):
+                assert_close(file[f"{group}/{name}"][()], (rows[:, k] * 62 / 48).numpy())
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        OctPredictionWriter(
+            tmp_path / "b.h5", boundaries=NAMES, image_shape=(62, 5), temperature=0.0
+        )
 
 
 def test_a_process_killed_half_way_leaves_the_file_that_was_there(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from medkit.ops import (
     boundaries_from_probabilities,
     boundaries_to_mask,
+    boundary_posterior,
     mask_to_boundaries,
     rescale_boundaries,
 )
@@ -261,6 +262,54 @@ def test_posterior_is_the_mean_over_every_placement(
         weights = np.array([probability(column, way) for way in ways])
         expected = (weights[:, None] * np.array(ways)).sum(0) / weights.sum()
         assert_close(rows[:, x], expected)
+
+
+@pytest.mark.parametrize(("channels", "height"), [(2, 9), (3, 7), (5, 4)])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_spread_is_that_over_every_placement(
+    channels: int, height: int, temperature: float
+) -> None:
+    p = columns(channels, height, 6)
+
+    result = boundary_posterior(p, temperature=temperature)
+    by_log = boundary_posterior(p.log(), temperature=temperature, log_input=True)
+
+    for x in range(6):
+        ways = np.array(placements(height, channels - 1))
+        column = p[:, :, x].numpy() ** (1 / temperature)
+        weights = np.array([probability(column, way) for way in ways])
+        weights = weights / weights.sum()
+        mean = (weights[:, None] * ways).sum(0)
+        std = np.sqrt((weights[:, None] * (ways - mean) ** 2).sum(0))
+        assert_close(result.std[:, x], std)
+    assert_close(by_log.std, result.std)
+    means = boundaries_from_probabilities(p, method="posterior", temperature=temperature)
+    assert torch.equal(result.mean, means)
+
+
+def test_spread_has_gradients_also_where_there_is_none() -> None:
+    scores = torch.randn(3, 5, 2, dtype=torch.float64, requires_grad=True)
+
+    def f(s: torch.Tensor) -> torch.Tensor:
+        return boundary_posterior(s.log_softmax(0), log_input=True).std
+
+    assert torch.autograd.gradcheck(f, scores)
+    sure = torch.zeros(2, 6, 1)
+    sure[0, :3], sure[1, 3:] = 1.0, 1.0
+    sure.requires_grad_()
+    boundary_posterior(sure).std.sum().backward()
+    assert sure.grad is not None
+    assert sure.grad.isfinite().all()
+
+
+def test_little_probability_far_away_hardly_widens_the_posterior() -> None:
+    mask = boundaries_to_mask(torch.tensor([[40.0], [60.0]]), height=100)
+    p = F.one_hot(mask, 3).movedim(-1, -3).float() * 0.97 + 0.01
+
+    result = boundary_posterior(p, temperature=1.0)
+
+    assert_close(result.mean, [[40.0], [60.0]], atol=1e-4)
+    assert result.std.max() < 0.2
 
 
 @pytest.mark.parametrize(("channels", "height"), [(2, 9), (3, 7), (4, 5), (5, 4)])
