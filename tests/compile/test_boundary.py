@@ -7,6 +7,7 @@ from medkit.losses import LayerBoundaryLoss
 from medkit.ops import (
     boundaries_from_probabilities,
     boundaries_to_mask,
+    boundary_posterior,
     mask_to_boundaries,
     rescale_boundaries,
 )
@@ -26,6 +27,15 @@ def test_decoding_is_one_graph(method: str) -> None:
 
     def f(p):
         return boundaries_from_probabilities(p, method=method)
+
+    assert_close(_whole(f, p), f(p))
+
+
+def test_posterior_and_its_spread_are_one_graph() -> None:
+    p = torch.randn(2, 3, 8, 4).softmax(1)
+
+    def f(p):
+        return torch.stack(boundary_posterior(p, temperature=2.0))
 
     assert_close(_whole(f, p), f(p))
 
