@@ -7,16 +7,13 @@ from typing import TypeVar, cast
 
 from medkit._core import check
 
-from ._config import TrainConfig
 from ._config_keys import entries, leaves
 
 Config = TypeVar("Config")
 
 
 @contextmanager
-def all_keys_read(
-    config: TrainConfig, *, unused: Collection[str] = ()
-) -> Generator[TrainConfig, None, None]:
+def all_keys_read(config: Config, *, unused: Collection[str] = ()) -> Generator[Config, None, None]:
     """Give a configuration that notes which keys are read, and refuse unread ones at the end.
 
     A key that nothing reads has no effect, however it is set. Build everything inside the block
@@ -24,21 +21,26 @@ def all_keys_read(
     ``fingerprint``, ``override`` and printing read nothing. An error inside passes unchanged.
 
     Args:
-        config: The configuration.
+        config: A :class:`TrainConfig`, or a dataclass of your own that may hold one: its keys count
+            by dotted name, e.g. ``"train.optim.lr"``.
         unused: Keys that have no use in this run, e.g. ``"data.patch_size"``.
 
     Yields:
         The same configuration under watch.
 
     Raises:
+        TypeError: If ``config`` is no dataclass.
         ValueError: At the end of the block, if keys are unread or one of ``unused`` does not exist.
 
     Example:
-        >>> with all_keys_read(TrainConfig()) as config:
-        ...     print(config.epochs)
+        >>> from medkit.train import OptimConfig
+        >>> with all_keys_read(OptimConfig(), unused=["name", "betas", "accumulate"]) as config:
+        ...     print(config.lr)
         Traceback (most recent call last):
-        ValueError: keys of the configuration must be read or named in unused; got seed, compile
+        ValueError: keys of the configuration must be read or named in unused; got weight_decay, ...
     """
+    if not is_dataclass(config):
+        raise TypeError(f"config must be a dataclass; got {type(config).__name__}")
     known = [name for name, _ in leaves(config)]
     if unknown := [name for name in unused if name not in known]:
         raise check.fail("unused", f"made of {', '.join(known)}", ", ".join(unknown))

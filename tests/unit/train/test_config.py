@@ -1,7 +1,7 @@
 """A configuration is typed, refuses what it does not know, and has no key without effect."""
 
 import json
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, dataclass
 from pathlib import Path
 from typing import cast, get_args
 
@@ -251,6 +251,26 @@ def test_printing_and_fingerprints_read_nothing() -> None:
 
     with pytest.raises(ValueError, match=r"got epochs, seed, compile, optim\.name"):
         look()
+
+
+def test_keys_of_your_own_dataclass_count_beside_those_inside() -> None:
+    @dataclass(frozen=True)
+    class Preset:
+        train: TrainConfig
+        width: int = 3
+        depth: int | None = None
+
+    names = [f"train.{name}" for name, _ in leaves(TrainConfig())]
+
+    with all_keys_read(Preset(TrainConfig()), unused=names) as config:
+        assert config.width == 3
+    with (
+        pytest.raises(ValueError, match=r"or named in unused; got width$"),
+        all_keys_read(Preset(TrainConfig()), unused=names[1:]) as config,
+    ):
+        assert config.train.epochs == TrainConfig().epochs
+    with pytest.raises(TypeError, match="config must be a dataclass; got dict"), all_keys_read({}):
+        pass
 
 
 def test_an_error_inside_is_not_hidden() -> None:
