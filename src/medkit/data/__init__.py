@@ -12,11 +12,13 @@ from medkit._core.file_errors import (
     UnsafeReferenceError,
 )
 
+from ._class_sampler import ClassBalancedPatchSampler
 from ._dataset import Case, VolumeDataset
 from ._dicom import read_dicom
 from ._dicom_series import DicomSeries, scan
 from ._example import build_example, parse_example
 from ._feature import Feature
+from ._grid_patches import GridPatchDataset
 from ._group_batches import CompleteGroupBatchSampler
 from ._group_split import group_split
 from ._hdf5 import read_hdf5, write_hdf5
@@ -35,12 +37,15 @@ from ._patches import PatchDataset
 from ._read import read, write
 from ._tfrecord import read_tfrecord, write_tfrecord
 from ._tfrecord_dataset import TFRecordDataset
+from ._valid_sampler import ValidPatchSampler
 from ._volume import Volume
+from ._weighted_sampler import WeightedPatchSampler
 
 __all__ = [
     "AmbiguousSeriesError",
     "Case",
     "ChecksumError",
+    "ClassBalancedPatchSampler",
     "CodecMissingError",
     "CompleteGroupBatchSampler",
     "DataError",
@@ -49,6 +54,7 @@ __all__ = [
     "ForegroundPatchSampler",
     "FormatError",
     "GeometryError",
+    "GridPatchDataset",
     "HDF5Reader",
     "LazyVolume",
     "LimitError",
@@ -61,8 +67,10 @@ __all__ = [
     "TruncatedError",
     "UniformPatchSampler",
     "UnsafeReferenceError",
+    "ValidPatchSampler",
     "Volume",
     "VolumeDataset",
+    "WeightedPatchSampler",
     "build_example",
     "group_split",
     "oct_phantom",

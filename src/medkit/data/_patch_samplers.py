@@ -11,6 +11,7 @@ from torch import Tensor
 from medkit._core import check
 
 from ._dataset import Case
+from ._patch_place import VoxelTable, place, voxel_in_row
 
 _WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
@@ -174,7 +175,7 @@ class _Uniform:
     def start(
         self, case: Case, patch_size: Sequence[int], generator: np.random.Generator
     ) -> tuple[int, ...]:
-        return _place(case, patch_size, generator, (None, None, None))
+        return place(case, patch_size, generator, (None, None, None))
 
 
 class _Foreground:
@@ -184,10 +185,8 @@ class _Foreground:
         self, sampler: ForegroundPatchSampler, label: Integer[Tensor, "1 depth height width"]
     ) -> None:
         self._sampler = sampler
-        self._height = label.shape[2]
-        rows = torch.cat([sampler.mask(plane).sum(dim=-1) for plane in label[0]])
-        self._ends = np.cumsum(rows.cpu().numpy())
-        self.total = int(self._ends[-1])
+        self._table = VoxelTable(sampler.mask(plane) for plane in label[0])
+        self.total = int(self._table.total)
 
     def start(
         self, case: Case, patch_size: Sequence[int], generator: np.random.Generator
@@ -196,33 +195,9 @@ class _Foreground:
         wanted = generator.random() < self._sampler.probability
         if wanted and self.total and case.label is not None:
             inside = self._voxel(case.label.data, int(generator.integers(self.total)))
-        return _place(case, patch_size, generator, inside)
+        return place(case, patch_size, generator, inside)
 
     def _voxel(self, label: Tensor, number: int) -> tuple[int, int, int]:
         """Index of one foreground voxel by its number in reading order."""
-        row = int(np.searchsorted(self._ends, number, side="right"))
-        before = int(self._ends[row - 1]) if row else 0
-        d, h = divmod(row, self._height)
-        w = int(self._sampler.mask(label[0, d, h]).nonzero()[number - before])
-        return d, h, w
-
-
-def _place(
-    case: Case,
-    patch_size: Sequence[int],
-    generator: np.random.Generator,
-    inside: Sequence[int | None],
-) -> tuple[int, ...]:
-    """Draw the first voxel of a patch within the volume that contains the voxel ``inside``.
-
-    On an axis shorter than the patch the volume lies in the middle of the patch.
-    """
-    start: list[int] = []
-    for size, patch, voxel in zip(case.image.spatial_shape, patch_size, inside, strict=True):
-        if size <= patch:
-            start.append(-((patch - size) // 2))
-            continue
-        low = 0 if voxel is None else max(0, voxel - patch + 1)
-        high = size - patch if voxel is None else min(size - patch, voxel)
-        start.append(int(generator.integers(low, high + 1)))
-    return tuple(start)
+        d, h, before = self._table.row(number)
+        return d, h, voxel_in_row(self._sampler.mask(label[0, d, h]), number - before)

@@ -8,10 +8,9 @@ from torch.utils.data import Dataset
 
 from medkit._core import check
 from medkit._core.keyed_random import sample_rng
-from medkit.ops import translate_affine
 
-from ._crop import crop_padded
 from ._dataset import Case, CaseSource, Item
+from ._patch_cut import check_size, cut
 from ._patch_samplers import PatchSampler, UniformPatchSampler
 
 
@@ -94,16 +93,7 @@ class PatchDataset(Dataset[Item]):
         generator = sample_rng(self.seed, int(self._epoch), index)
         size = self.patch_size
         start = self._draws[number].start(case, size, generator)
-        fill = self._pad_value
-        item = Item(
-            image=crop_padded(case.image.data, start, size, fill, dtype=torch.float32),
-            affine=torch.tensor(translate_affine(case.image.affine, start)),
-            id=case.id,
-        )
-        if case.label is not None:
-            fill = self._pad_label
-            item["label"] = crop_padded(case.label.data, start, size, fill, dtype=torch.int64)
-        return item
+        return cut(case, start, size, self._pad_value, self._pad_label)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the random patches of an epoch; call it before iterating over the loader.
@@ -130,17 +120,5 @@ class PatchDataset(Dataset[Item]):
     def _checked_cases(self) -> Iterator[Case]:
         for number in range(len(self._dataset)):
             case = self._dataset.case(number)
-            self._check_size(case)
+            check_size(case, self.patch_size, self._pad_value, self._pad_label)
             yield case
-
-    def _check_size(self, case: Case) -> None:
-        shape = case.image.spatial_shape
-        if all(size >= patch for size, patch in zip(shape, self.patch_size, strict=True)):
-            return
-        needed = {"pad_value": self._pad_value}
-        if case.label is not None:
-            needed["pad_label"] = self._pad_label
-        for name, value in needed.items():
-            if value is None:
-                rule = f"given, as {case.id!r} {shape} is smaller than the patch {self.patch_size}"
-                raise check.fail(name, rule, value)
