@@ -46,23 +46,21 @@ def normalize_intensity(
         >>> normalize_intensity(torch.tensor([[0.0, 1.0, 3.0]]), nonzero=True)
         tensor([[ 0., -1.,  1.]])
     """
-    values = as_float(image)
     if channel_wise:
         each = [
-            normalize_intensity(c[None], offset=offset, scale=scale, nonzero=nonzero)
-            for c in values
+            normalize_intensity(c[None], offset=offset, scale=scale, nonzero=nonzero) for c in image
         ]
         return torch.cat(each)
-    mask = values != 0 if nonzero else None
-    counted = values if mask is None else values[mask]
-    if not counted.numel():
+    values = as_float(image)
+    moments = _counted_moments(image, values, nonzero=nonzero)
+    if moments is None:
         return values.clone()
-    mean, deviation = _moments(counted)
-    middle = mean if offset is None else offset
-    spread = deviation if scale is None else scale
-    divisor = 1.0 if float(spread) == 0 else spread
-    output = (values - middle).div_(divisor)
-    return output if mask is None else output.where(mask, values)
+    middle, spread = (
+        moments[0] if offset is None else offset,
+        moments[1] if scale is None else scale,
+    )
+    output = (values - middle).div_(1.0 if float(spread) == 0 else spread)
+    return output.masked_fill_(values == 0, 0.0) if nonzero else output
 
 
 def scale_intensity_range(
@@ -322,6 +320,22 @@ def simulate_low_resolution(
         return resample(output[None], size=image.shape[1:], mode="linear")[0]
     mode = _MODES[len(sizes) - 1]
     return F.interpolate(output[None], size=image.shape[1:], mode=mode)[0]
+
+
+def _counted_moments(
+    image: Tensor, values: Tensor, *, nonzero: bool
+) -> tuple[Tensor, Tensor] | None:
+    """Return mean and deviation of what counts, None if nothing does; bytes by their histogram."""
+    if image.dtype != torch.uint8:
+        counted = values[values != 0] if nonzero else values
+        return _moments(counted) if counted.numel() else None
+    counts = torch.bincount(image.flatten(), minlength=256).double()
+    counts[0] *= not nonzero
+    total, level = counts.sum(), torch.arange(256, dtype=torch.float64, device=image.device)
+    if not total:
+        return None
+    mean = counts @ level / total
+    return mean.float(), (counts @ (level - mean).square() / total).sqrt().float()
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:

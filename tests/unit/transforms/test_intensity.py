@@ -175,6 +175,31 @@ def test_statistics_are_taken_in_float32(dtype: torch.dtype) -> None:
     assert_close(result, mt.normalize_intensity(image.double()).float(), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("nonzero", [False, True])
+@pytest.mark.parametrize("channel_wise", [False, True])
+def test_bytes_are_normalized_like_the_numbers_they_are(nonzero: bool, channel_wise: bool) -> None:
+    image = torch.randint(0, 256, (2, 9, 10, 11), dtype=torch.uint8)
+    image[0, :4] = 0
+    expected = image.double().numpy()
+    for part in expected if channel_wise else (expected,):
+        counted = part != 0 if nonzero else np.ones_like(part, dtype=bool)
+        part[counted] = (part[counted] - part[counted].mean()) / part[counted].std()
+
+    result = mt.normalize_intensity(image, nonzero=nonzero, channel_wise=channel_wise)
+
+    assert result.dtype == torch.float32
+    assert_close(result.double(), expected, atol=1e-6, rtol=0)
+
+
+def test_bytes_of_zeros_alone_stay_zeros() -> None:
+    zeros = torch.zeros(1, 3, 3, dtype=torch.uint8)
+
+    for nonzero in (False, True):
+        result = mt.normalize_intensity(zeros, nonzero=nonzero)
+        assert result.dtype == torch.float32
+        assert not result.any()
+
+
 def test_random_crop_keeps_to_known_voxels() -> None:
     label = torch.full((1, 30, 30), 2)
     label[:, :10] = 1
