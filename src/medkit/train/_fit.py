@@ -81,7 +81,7 @@ def fit(
     early_stopping: EarlyStopping | None = None,
     resume: bool = False,
     keys: tuple[str, str] = ("image", "label"),
-    progress: bool | None = None,
+    progress: bool = True,
 ) -> FitResult:
     """Train a model: the loop most people write, made of parts that work in any loop.
 
@@ -106,7 +106,7 @@ def fit(
         early_stopping: Watches one of the numbers; None runs all epochs.
         resume: Whether to go on from the latest checkpoint, if there is one.
         keys: Names of the input and the target in a batch.
-        progress: Whether to show a progress bar, in the first process; None shows it on a terminal.
+        progress: Whether to show a bar, or lines where no terminal is, in the first process.
 
     Returns:
         The history and why it ended. The model holds the last weights, not the best;
@@ -139,7 +139,7 @@ def fit(
     initial = data.epoch * (data.per_epoch or 0) + data.done
     device = next(model.parameters()).device
     shown: dict[str, float] = {}
-    progress = progress if is_main() else False
+    progress = progress and is_main()
     with StopSignal() as stop, Progress(total, initial=initial, show=progress) as bar:
         while data.epoch < epochs and not (_is_over(early_stopping) or stop.requested()):
             epoch = data.epoch
@@ -166,6 +166,7 @@ def fit(
             values = {"train_loss": history.mean_loss(epoch), **scores}
             history.log_epoch(stepper.num_steps, epoch=epoch, values=values)
             shown |= scores
+            bar.update(shown, advance=0, label=label)
             if early_stopping is not None:
                 early_stopping.update(_watched(values, early_stopping.metric))
             _save(checkpoints, stepper, values)

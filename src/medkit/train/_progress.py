@@ -1,4 +1,4 @@
-"""A line that says how far a run is."""
+"""Lines that say how far a run is."""
 
 import sys
 import time
@@ -10,18 +10,22 @@ from tqdm import tqdm
 
 from medkit._core import check
 
+_PLAIN_S = 30.0
+_LINE = "{desc}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
 
 class Progress:
-    """Progress bar with the latest numbers and the time left; silent where nobody watches.
+    """Progress bar with the latest numbers and the time left; plain lines where no terminal is.
 
-    It writes to standard error, and only if that is a terminal, unless asked. The time left goes
-    by the average so far, so that pauses for validation are counted in.
+    It writes to standard error. Where that is no terminal but a file, a line comes after the first
+    step, at most every 30 seconds, and at the end. The time left goes by the average so far, so
+    that pauses for validation are counted in.
 
     Args:
         total: Steps in all, or None if nobody knows.
         initial: Steps already done, after a resume.
-        show: Whether to write; None writes to a terminal only.
-        every_s: Seconds between two writes.
+        show: Whether to write.
+        every_s: Seconds between two writes; None is 1 on a terminal and 30 elsewhere.
 
     Example:
         >>> with Progress(3, show=False) as bar:
@@ -36,15 +40,23 @@ class Progress:
         total: int | None,
         *,
         initial: int = 0,
-        show: bool | None = None,
-        every_s: float = 1.0,
+        show: bool = True,
+        every_s: float | None = None,
     ) -> None:
         self.done: int = check.integer("initial", initial, minimum=0)
-        self.every_s: float = check.non_negative("every_s", every_s)
-        shown = sys.stderr.isatty() if show is None else show
+        self.total = total
+        terminal = sys.stderr.isatty()
+        default = 1.0 if terminal else _PLAIN_S
+        self.every_s: float = default if every_s is None else check.non_negative("every_s", every_s)
+        self._initial, self._start = self.done, time.monotonic()
         self._next = 0.0
-        self._bar: tqdm[NoReturn] | None = (
-            tqdm(
+        self._plain = show and not terminal
+        self._unsaid = False
+        self._label = ""
+        self._values: Mapping[str, float] = {}
+        self._bar: tqdm[NoReturn] | None = None
+        if show and terminal:
+            self._bar = tqdm(
                 total=total,
                 initial=initial,
                 mininterval=self.every_s,
@@ -52,9 +64,6 @@ class Progress:
                 dynamic_ncols=True,
                 file=sys.stderr,
             )
-            if shown
-            else None
-        )
 
     def __enter__(self) -> "Progress":
         return self
@@ -78,18 +87,45 @@ class Progress:
             label: Words before the bar, e.g. the epoch; None leaves them.
         """
         self.done += advance
-        if self._bar is None:
+        if self._bar is None and not self._plain:
             return
+        self._label = self._label if label is None else label
+        self._values = values
         now = time.monotonic()
-        if now >= self._next:
+        due = now >= self._next
+        if due:
             self._next = now + self.every_s
-            if label is not None:
-                self._bar.set_description_str(label, refresh=False)
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            self._bar.set_postfix_str(shown, refresh=False)
+        if self._bar is None:
+            self._unsaid = not due
+            if due:
+                self._write_line()
+            return
+        if due:
+            self._bar.set_description_str(self._label, refresh=False)
+            self._bar.set_postfix_str(_text(values), refresh=False)
         self._bar.update(advance)
 
     def close(self) -> None:
         """Leave the last line standing."""
         if self._bar is not None:
             self._bar.close()
+        elif self._unsaid:
+            self._write_line()
+            self._unsaid = False
+
+    def _write_line(self) -> None:
+        line = tqdm.format_meter(
+            self.done,
+            self.total,  # pyright: ignore[reportArgumentType]  it takes None
+            time.monotonic() - self._start,
+            prefix=f"{self._label}: " if self._label else "",
+            postfix=_text(self._values),
+            initial=self._initial,
+            bar_format=_LINE,
+        )
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+def _text(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -42,7 +42,7 @@ class Run(Generic[Batch]):
         early_stopping: Watches one of the numbers given to ``score`` and ends the epochs; None runs
             all of them.
         objects: Whatever else belongs into a checkpoint, by name.
-        progress: Whether to show a progress bar, in the first process; None shows it on a terminal.
+        progress: Whether to show a bar, or lines where no terminal is, in the first process.
 
     Attributes:
         stopped: Whether a signal asked to stop.
@@ -74,7 +74,7 @@ class Run(Generic[Batch]):
         log: Logger | None = None,
         early_stopping: EarlyStopping | None = None,
         objects: Mapping[str, Stateful] | None = None,
-        progress: bool | None = None,
+        progress: bool = True,
     ) -> None:
         self.stepper = stepper
         self.loader = loader
@@ -94,7 +94,7 @@ class Run(Generic[Batch]):
         if taken := self._parts.keys() & (objects or {}).keys():
             raise check.fail("objects", "of new names", ", ".join(sorted(taken)))
         self._parts |= objects or {}
-        self._show = progress if is_main() else False
+        self._show = progress and is_main()
         self._values: dict[str, float] = {}
         self._stop = StopSignal()
         self._bar: Progress | None = None

@@ -59,6 +59,7 @@ def main() -> None:
         epochs=EPOCHS,
         checkpoints=checkpoints,
         resume=True,
+        progress=False,
     )
     sys.stdout.write(f"{result.reason} after {stepper.num_steps} steps\n")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medkit.train import Progress, memory_stats
+from medkit.train import Progress, _progress, memory_stats
 
 
 class _Terminal(io.StringIO):
@@ -16,25 +16,49 @@ class _Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(
-    ("stream", "show", "written"),
-    [
-        (io.StringIO(), None, False),
-        (_Terminal(), None, True),
-        (io.StringIO(), True, True),
-        (_Terminal(), False, False),
-    ],
-)
-def test_it_writes_to_terminals_or_when_asked(
-    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, show: bool | None, written: bool
+@pytest.mark.parametrize("stream", [io.StringIO(), _Terminal()])
+@pytest.mark.parametrize("show", [True, False])
+def test_it_writes_where_it_may(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, show: bool
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
+    stream.truncate(0)
 
     with Progress(2, show=show) as bar:
         bar.update({})
 
-    assert bool(stream.getvalue()) == written
-    stream.truncate(0)
+    assert bool(stream.getvalue()) == show
+
+
+def test_a_file_gets_plain_lines_now_and_then_and_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: now[0])
+
+    with Progress(100, initial=10) as bar:
+        for step in range(70):
+            now[0] = float(step)
+            bar.update({"loss": 1 / (step + 1)}, label=f"epoch {1 + step // 40}/2")
+
+    assert stream.getvalue().splitlines() == [
+        "epoch 1/2: 11/100 [00:00<?, ?it/s, loss 1]",
+        "epoch 1/2: 41/100 [00:30<00:57,  1.03it/s, loss 0.03226]",
+        "epoch 2/2: 71/100 [01:00<00:28,  1.02it/s, loss 0.01639]",
+        "epoch 2/2: 80/100 [01:09<00:19,  1.01it/s, loss 0.01429]",
+    ]
+
+
+def test_the_last_line_is_not_written_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    with Progress(None) as bar:
+        bar.update({"loss": 0.5})
+    bar.close()
+
+    assert stream.getvalue().count("\n") == 1
 
 
 def test_it_shows_label_numbers_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
