@@ -17,6 +17,7 @@ from medkit._core import check
 from medkit._core.processes import place_among
 
 from ._agreement import from_main, gather_objects, is_main
+from ._averaged import AVERAGED, with_average, without_average
 from ._checked import CheckpointError, Json, read_checked, write_checked
 from ._checkpoint_folder import (
     META,
@@ -45,11 +46,12 @@ class CheckpointManager:
     """Save and restore all that a run needs; a kill at any moment costs no more than time.
 
     A checkpoint is a folder ``step_000000120`` with ``weights.pt`` (the object registered as
-    "model", readable by :func:`load_weights` and by torch alone), ``state.pt`` (all other objects
-    and the global random state) and ``meta.json`` (size and CRC-32 of both, step, metric,
-    versions). It is written under a hidden name, brought to the disk and renamed; only then are
-    older ones deleted. Nothing is ever written into a finished checkpoint. Loading executes
-    nothing. The folder must lie on a file system with atomic renames, which object stores are not.
+    "model", readable by :func:`load_weights` and by torch alone), ``averaged_weights.pt`` (the same
+    of a :class:`ModelEma`, if there is one), ``state.pt`` (all other objects and the global random
+    state) and ``meta.json`` (size and CRC-32 of each, step, metric, versions). It is written under
+    a hidden name, brought to the disk and renamed; only then are older ones deleted. Nothing is
+    ever written into a finished checkpoint. Loading executes nothing. The folder must lie on a file
+    system with atomic renames, which object stores are not.
 
     In a run of several processes every one makes the manager and calls its methods; the first one
     writes, and all go on or all raise. States are those of the first process, which are the same
@@ -219,6 +221,9 @@ class CheckpointManager:
         """
         found, step = from_main(lambda: self._whole(path))
         states = cast("dict[str, Mapping[str, object]]", read_checked(found / STATE).value)
+        if (found / AVERAGED).exists():
+            average = read_checked(found / AVERAGED).value
+            states = with_average(states, cast("Mapping[str, Tensor]", average))
         random_states = cast("dict[str, dict[str, Tensor]]", states.pop("rng"))
         ranks = cast("list[dict[str, Mapping[str, object]]]", states.pop("ranks", []))
         rank, _ = place_among(None, None)
@@ -321,11 +326,13 @@ class CheckpointManager:
         states = {n: o.state_dict() for n, o in self._objects.items() if n != "model"}
         weights: Mapping[str, object] = {} if model is None else model.state_dict()
         self._require_space(num_bytes(weights) + num_bytes(states))
+        states, average = without_average(states)
         files: dict[str, Json] = {}
-        if model is not None:
-            with replacing(folder / WEIGHTS, fsync=self.fsync) as stream:
-                write_weights(stream, cast("Mapping[str, Tensor]", weights))
-            files[WEIGHTS] = {"size": stream.size, "crc32": stream.crc32}
+        for file, tensors in ((WEIGHTS, weights), (AVERAGED, average)):
+            if tensors or (file == WEIGHTS and model is not None):
+                with replacing(folder / file, fsync=self.fsync) as stream:
+                    write_weights(stream, cast("Mapping[str, Tensor]", tensors))
+                files[file] = {"size": stream.size, "crc32": stream.crc32}
         with replacing(folder / STATE, fsync=self.fsync) as stream:
             others = {"ranks": list(ranks)} if ranks else {}
             write_checked(stream, {**states, **others, "rng": {"0": rng_state()}})

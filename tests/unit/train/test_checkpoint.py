@@ -18,6 +18,7 @@ from medkit.train import (
     CheckpointError,
     CheckpointManager,
     EarlyStopping,
+    ModelEma,
     Stepper,
     _commit,
     load_weights,
@@ -340,3 +341,48 @@ def test_the_best_needs_a_checkpoint_with_a_metric(tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError, match=r"to call best: none was saved with metric=$"):
         checkpoints.restore(path="best")
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_averaged_weights_lie_beside_the_weights(tmp_path: Path, alone: bool) -> None:
+    def make() -> tuple[nn.Module, ModelEma, Stepper, CheckpointManager]:
+        model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+        ema = ModelEma(model, decay=0.5)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        stepper = Stepper(model, optimizer, ema=None if alone else ema)
+        checkpoints = CheckpointManager(tmp_path, keep_last=9)
+        checkpoints.register(
+            {"model": model, "stepper": stepper, **({"mean": ema} if alone else {})}
+        )
+        return model, ema, stepper, checkpoints
+
+    model, ema, stepper, checkpoints = make()
+    for _ in range(3):
+        stepper.backward(model(torch.randn(4, 3)).square().sum())
+        stepper.step()
+        if alone:
+            ema.update(model)
+    path = checkpoints.save(3)
+    expected = {name: tensor.clone() for name, tensor in ema.average.items()}
+
+    fresh, resumed, _, again = make()
+    report = load_weights(path / "averaged_weights.pt", fresh)
+    assert report.verified
+    assert _equal(fresh.state_dict(), expected)
+    assert not _equal(expected, model.state_dict())
+    again.restore()
+    assert resumed.num_updates == 3
+    assert _equal(resumed.average, expected)
+    held = torch.load(path / "state.pt", weights_only=True)["mean" if alone else "stepper"]
+    assert (held if alone else held["ema"])["average"] == {}  # written once
+
+
+def test_damaged_averaged_weights_are_found(tmp_path: Path) -> None:
+    model = nn.Linear(3, 2)
+    checkpoints = CheckpointManager(tmp_path)
+    checkpoints.register({"model": model, "ema": ModelEma(model)})
+    path = checkpoints.save(1)
+
+    (path / "averaged_weights.pt").write_bytes(b"")
+
+    assert checkpoints.verify(path).problems == ("averaged_weights.pt is damaged",)
