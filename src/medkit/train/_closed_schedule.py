@@ -2,7 +2,9 @@
 
 import abc
 import math
+import warnings
 from collections.abc import Mapping
+from typing import cast
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -37,20 +39,29 @@ class ClosedSchedule(LRScheduler, abc.ABC):
         """
         return list(self.lr_at(self.last_epoch))
 
-    def state_dict(self) -> dict[str, int]:
-        """Return all there is to remember: the number of steps taken.
+    def state_dict(self) -> dict[str, object]:
+        """Return the number of steps taken, and the options to compare with.
 
         Returns:
-            ``{"last_epoch": steps}``, in torch's word for it.
+            ``{"last_epoch": steps, "options": by name}``, steps in torch's word for them.
         """
-        return {"last_epoch": self.last_epoch}
+        return {"last_epoch": self.last_epoch, "options": self._options()}
 
-    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
         """Continue after a number of steps; the optimizer's learning rates follow at once.
 
+        The options stay those of this schedule. A run may so be made longer; that they differ from
+        those it began with is a ``RuntimeWarning``.
+
         Args:
-            state_dict: ``{"last_epoch": steps}``; other entries are ignored.
+            state_dict: As ``state_dict`` gave it; ``{"last_epoch": steps}`` will do.
         """
+        then = cast("Mapping[str, object]", state_dict.get("options", {}))
+        now = self._options()
+        changed = [f"{n} {now[n]}, was {then[n]}" for n in now if then.get(n, now[n]) != now[n]]
+        if changed:
+            text = f"the schedule goes on with other options than it began: {'; '.join(changed)}"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
         self.last_epoch: int = check.integer("last_epoch", state_dict["last_epoch"], minimum=0)
         self._last_lr = self.get_lr()
         for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
@@ -58,6 +69,14 @@ class ClosedSchedule(LRScheduler, abc.ABC):
                 group["lr"].fill_(lr)
             else:
                 group["lr"] = lr
+
+    def _options(self) -> dict[str, object]:
+        own = {
+            name: value
+            for name, value in vars(self).items()
+            if isinstance(value, int | float | str) and name[0] != "_" and name != "last_epoch"
+        }
+        return {**own, "lr": [float(lr) for lr in self.base_lrs]}
 
 
 class WarmedSchedule(ClosedSchedule, abc.ABC):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +122,8 @@ def test_resume_needs_one_integer(kind: type[WarmupCosine] | type[WarmupPoly]) -
     resumed = kind(_optimizer(0.1, 0.3), 30, warmup_steps=4)
     resumed.load_state_dict({"last_epoch": 17})
 
-    assert whole.state_dict() == {"last_epoch": 17}
+    assert whole.state_dict() == resumed.state_dict()
+    assert whole.state_dict()["last_epoch"] == 17
     assert [g["lr"] for g in resumed.optimizer.param_groups] == whole.get_last_lr()
     assert resumed.get_last_lr() == whole.get_last_lr()
     assert _walk(resumed, 20) == _walk(whole, 20)
@@ -175,3 +177,30 @@ def test_steps_past_the_end_are_real_numbers() -> None:
     schedule = WarmupPoly(_optimizer(0.1), 3, power=0.9)
 
     assert all(isinstance(lr, float) and math.isfinite(lr) for lr in _walk(schedule, 10))
+
+
+@pytest.mark.parametrize(
+    ("make", "changed"),
+    [
+        (lambda o: WarmupCosine(o, 40), "total_steps 40, was 20"),
+        (lambda o: WarmupCosine(o, 20, warmup_steps=3), "warmup_steps 3, was 0"),
+        (lambda o: WarmupCosine(o, 20, alpha=0.5), "alpha 0.5, was 0.0"),
+    ],
+)
+def test_a_run_made_longer_says_that_its_rates_change(
+    make: Callable[[SGD], WarmupCosine], changed: str
+) -> None:
+    state = WarmupCosine(_optimizer(0.1), 20).state_dict()
+    longer = make(_optimizer(0.1))
+
+    with pytest.warns(RuntimeWarning, match=f"goes on with other options .*: {changed}$"):
+        longer.load_state_dict(state)
+
+    assert longer.state_dict()["options"] != state["options"]
+
+
+def test_a_run_with_another_peak_says_so() -> None:
+    state = WarmupPoly(_optimizer(0.1), 20).state_dict()
+
+    with pytest.warns(RuntimeWarning, match=r"lr \[0.2\], was \[0.1\]$"):
+        WarmupPoly(_optimizer(0.2), 20).load_state_dict(state)
