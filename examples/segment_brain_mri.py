@@ -41,6 +41,7 @@ from medkit.metrics import DiceScore, Scores, dice_score
 from medkit.nn import SegFormer3D
 from medkit.plot import history, overlay
 from medkit.train import (
+    CheckpointError,
     CheckpointManager,
     History,
     Stepper,
@@ -170,7 +171,7 @@ def train(image: Volume, truth: Volume, options: argparse.Namespace) -> tuple[nn
     model = MODELS[options.model](num_classes=4).to(options.device)
     optimizer = torch.optim.AdamW(param_groups(model, weight_decay=1e-2), lr=4e-3)
     steps = options.epochs * options.steps
-    schedule = WarmupCosine(optimizer, total_steps=steps, warmup_steps=max(1, steps // 20))
+    schedule = WarmupCosine(optimizer, total_steps=steps, warmup_steps=steps // 20)
     checkpoints = CheckpointManager(options.out / "checkpoints", metric="dice/mean")
     metrics = {"dice": DiceScore(4, include_background=False)}
 
@@ -179,16 +180,22 @@ def train(image: Volume, truth: Volume, options: argparse.Namespace) -> tuple[nn
             model, held_out, metrics, predict=lambda x: predict(model, x), score=by_tissue
         )
 
-    result = fit(
-        model,
-        DataLoader(patches, batch_size=2),
-        WeightedSum({"dice": (1.0, DiceLoss()), "ce": (1.0, CrossEntropyLoss())}),
-        stepper=Stepper(model, optimizer, scheduler=schedule, clip_norm=1.0),
-        epochs=options.epochs,
-        validate=validate,
-        checkpoints=checkpoints,
-        resume=options.resume,
-    )
+    try:
+        result = fit(
+            model,
+            DataLoader(patches, batch_size=2),
+            WeightedSum({"dice": (1.0, DiceLoss()), "ce": (1.0, CrossEntropyLoss())}),
+            stepper=Stepper(model, optimizer, scheduler=schedule, clip_norm=1.0),
+            epochs=options.epochs,
+            validate=validate,
+            checkpoints=checkpoints,
+            resume=options.resume,
+        )
+    except CheckpointError as error:
+        raise SystemExit(
+            f"This run cannot go on: {error}\n"
+            f"Give the options it began with, or begin anew without --resume."
+        ) from None
     if result.reason == "signal":
         raise SystemExit(f"Stopped; {checkpoints.latest()} is complete. Go on with --resume.")
     load_weights(checkpoints.best() / "weights.pt", model)

@@ -105,3 +105,10 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(
 
     assert (tmp_path / "metrics.json").exists()
     assert (tmp_path / "checkpoints" / "step_000000004").exists()
+
+
+def test_another_network_cannot_go_on_and_says_so(example: ModuleType, out: Path) -> None:
+    arguments = ["--quick", "--device", "cpu", "--out", str(out), "--resume"]
+
+    with pytest.raises(SystemExit, match=r"(?s)cannot go on: .* does not fit.*options it began"):
+        example.main([*arguments, "--model", "segformer3d-plain"])

@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 from medkit._core import check
 
 from ._batch_sampler import ResumableBatchSampler
+from ._checked import CheckpointError
 from ._seeding import rng_state, set_rng_state
 
 Batch = TypeVar("Batch")
@@ -146,7 +147,7 @@ class ResumableLoader(Generic[Batch]):
         batches = iter(self.loader)
         skipped = self.done if sampler else sum(1 for _ in islice(batches, self.done))
         if skipped < self.done:
-            raise RuntimeError(
+            raise CheckpointError(
                 f"the loader gave {skipped} batches where {self.done} were done: "
                 "the data or the number of steps changed since the checkpoint"
             )
