@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 
 import torch
+import torch._dynamo  # an optimizer imports it at its first step; here once for all children
 from torch import Tensor, nn
 
 from medkit.train import (
@@ -37,7 +38,7 @@ from medkit.train import (
     seed_everything,
 )
 
-EPOCHS, COUNT = 4, 50
+EPOCHS, COUNT, STEPS = 4, 50, 20
 
 
 class Items:
@@ -126,22 +127,22 @@ def ends_within(seconds: float, child: int) -> bool:
     return False
 
 
-def under_way(child: int, folder: Path) -> bool:
-    """Wait for the first step; say whether it came before the end."""
-    while not (folder / "step").exists():
+def reaches(step: int, child: int, folder: Path) -> bool:
+    """Wait until a child has taken so many steps; say whether it did before its end."""
+    while int(_read(folder / "step") or -1) < step:
         if ends_within(0.001, child):
             return False
     return True
 
 
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
 def main() -> None:
     folder, kills, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
-    child = in_child(folder / "whole", 0)
-    under_way(child, folder / "whole")
-    start = time.monotonic()
-    ends_within(1e6, child)
-    span = time.monotonic() - start
+    ends_within(1e6, in_child(folder / "whole", 0))
     whole = [(folder / "whole" / name).read_bytes() for name in ("digest", "log.csv")]
     moments, same, steps, rounds = random.Random(workers), True, list[int](), 0
     while len(steps) < kills:
@@ -149,14 +150,14 @@ def main() -> None:
         rounds += 1
         while not (place / "digest").exists():
             child = in_child(place, workers)
-            patience = moments.uniform(0, 0.6 * span) if len(steps) < kills else 1e6
-            if not under_way(child, place) or ends_within(patience, child):
+            target = moments.randrange(STEPS) if len(steps) < kills else STEPS + 1
+            if not reaches(target, child, place) or ends_within(moments.uniform(0, 0.05), child):
                 if not (place / "digest").exists():
                     raise RuntimeError("the run failed by itself")
                 continue
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            steps.append(int((place / "step").read_text() or 0))
+            steps.append(int(_read(place / "step") or 0))
         same = same and whole == [(place / name).read_bytes() for name in ("digest", "log.csv")]
     sys.stdout.write(json.dumps({"kills": len(steps), "same": same, "steps": steps}))
 

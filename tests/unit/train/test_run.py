@@ -25,7 +25,7 @@ from medkit.train import (
 SCRIPT = Path(__file__).with_name("killed_run.py")
 
 
-@pytest.mark.parametrize(("kills", "workers"), [(6, 0), (2, 2)])
+@pytest.mark.parametrize(("kills", "workers"), [(14, 0), (3, 2), (3, 4)])
 def test_kills_at_random_moments_change_not_one_bit(
     kills: int, workers: int, tmp_path: Path
 ) -> None:
