@@ -48,7 +48,12 @@ CASES: dict[str, list[Transform]] = {
     ],
     "RandomRotate90": [mt.RandomRotate90(axes=(0, 1), **SURE)],
     "RandomShiftIntensity": [mt.RandomShiftIntensity(offset=0.1, **SURE)],
+    "RandomForegroundCrop": [
+        mt.RandomForegroundCrop(size=9),
+        mt.RandomForegroundCrop(size=9, probability=1.0, classes=(2,), ignore_index=1),
+    ],
     "RandomSpatialCrop": [
+        mt.RandomSpatialCrop(size=12, least_size=5),
         mt.RandomSpatialCrop(size=9),
         mt.RandomSpatialCrop(size=9, invalid_label=2, min_valid_ratio=0.5),
     ],

@@ -12,6 +12,7 @@ from ._crops import (
     RandomSpatialCrop,
     SpatialCrop,
 )
+from ._foreground_crop import RandomForegroundCrop
 from ._grids import Resize, Spacing
 from ._intensity import (
     adjust_contrast,
@@ -83,6 +84,7 @@ __all__ = [
     "RandomD4",
     "RandomElastic",
     "RandomFlip",
+    "RandomForegroundCrop",
     "RandomGamma",
     "RandomGaussianBlur",
     "RandomGaussianNoise",

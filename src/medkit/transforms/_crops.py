@@ -54,14 +54,14 @@ class SpatialCrop(SpatialTransform):
 
     def _plan(self, grid: Grid, generator: np.random.Generator) -> tuple[Warp, ...]:
         dims = len(grid.size)
-        size = _inside(self.size, grid.size)
+        size = inside(self.size, grid.size)
         if self.start is not None:
             start = list(check.per_axis("start", self.start, dims))
         else:
             middle = [n // 2 for n in grid.size] if self.centre is None else self.centre
             centre = check.per_axis("centre", middle, dims)
             start = [c - n // 2 for c, n in zip(centre, size, strict=True)]
-        return (crop_map(grid.size, _moved_in(start, size, grid.size), size),)
+        return (crop_map(grid.size, moved_in(start, size, grid.size), size),)
 
 
 class CropForeground(SpatialTransform):
@@ -233,6 +233,8 @@ class RandomSpatialCrop(SpatialTransform):
 
     Args:
         size: Voxels per spatial axis, one number for all; an axis that is shorter is kept whole.
+        least_size: Draw the size of each axis too, from this one up to ``size``, each equally
+            likely; None keeps it at ``size``.
         invalid_label: Label of voxels that nothing is known about.
         min_valid_ratio: Least share of other voxels in the box, in [0, 1].
         max_attempts: How often a box with too few is given up.
@@ -257,6 +259,7 @@ class RandomSpatialCrop(SpatialTransform):
         self,
         *,
         size: int | Sequence[int],
+        least_size: int | Sequence[int] | None = None,
         invalid_label: int | None = None,
         min_valid_ratio: float = 0.0,
         max_attempts: int = 1,
@@ -265,6 +268,7 @@ class RandomSpatialCrop(SpatialTransform):
         labels: str | Sequence[str] = "label",
     ) -> None:
         self.size: int | Sequence[int] = size
+        self.least_size: int | Sequence[int] | None = least_size
         self.invalid_label: int | None = invalid_label
         self.label: str = label
         self.min_valid_ratio: float = check.fraction("min_valid_ratio", min_valid_ratio)
@@ -276,23 +280,26 @@ class RandomSpatialCrop(SpatialTransform):
         self.labels: tuple[str, ...] = names(labels)
 
     def _plan(self, grid: Grid, generator: np.random.Generator) -> tuple[Warp, ...]:
-        size = _inside(self.size, grid.size)
+        size = self._drawn_size(grid.size, generator)
         start = [int(generator.integers(n - m + 1)) for n, m in zip(grid.size, size, strict=True)]
         if self.invalid_label is not None:
             valid = (tensor(grid.sample, self.label) != self.invalid_label).any(0)
             start = self._valid_start(valid, start, size, generator)
         return (crop_map(grid.size, start, size),)
 
+    def _drawn_size(self, old: Sequence[int], generator: np.random.Generator) -> list[int]:
+        size = inside(self.size, old)
+        if self.least_size is None:
+            return size
+        least = inside(self.least_size, old)
+        if any(low > high for low, high in zip(least, size, strict=True)):
+            raise check.fail("least_size", f"at most size, {tuple(size)}", tuple(least))
+        return [int(generator.integers(a, b + 1)) for a, b in zip(least, size, strict=True)]
+
     def _valid_start(
         self, valid: Tensor, start: list[int], size: list[int], generator: np.random.Generator
     ) -> list[int]:
-        total = int(valid.sum())
-        if total:
-            number = int(generator.integers(total))
-            voxel = int(torch.searchsorted(valid.flatten().cumsum(0), number + 1))
-            centre = np.unravel_index(voxel, valid.shape)
-            start = [int(c) - n // 2 for c, n in zip(centre, size, strict=True)]
-            start = _moved_in(start, size, valid.shape)
+        start = start_about_voxel(valid, size, generator) or start
         for _ in range(self.max_attempts):
             box = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
             if float(valid[box].float().mean()) >= self.min_valid_ratio:
@@ -302,14 +309,28 @@ class RandomSpatialCrop(SpatialTransform):
         return start
 
 
-def _inside(size: int | Sequence[int], old: Sequence[int]) -> list[int]:
+def inside(size: int | Sequence[int], old: Sequence[int]) -> list[int]:
     sizes = check.per_axis("size", size, len(old))
     pairs = zip(sizes, old, strict=True)
     return [min(count, check.integer("size", wanted, minimum=1)) for wanted, count in pairs]
 
 
-def _moved_in(start: Sequence[int], size: Sequence[int], old: Sequence[int]) -> list[int]:
+def moved_in(start: Sequence[int], size: Sequence[int], old: Sequence[int]) -> list[int]:
     return [min(max(0, a), n - m) for a, m, n in zip(start, size, old, strict=True)]
+
+
+def start_about_voxel(
+    mask: Tensor, size: Sequence[int], generator: np.random.Generator
+) -> list[int] | None:
+    """Return the start of the box about a drawn voxel of a mask, or None if the mask is empty."""
+    total = int(mask.sum())
+    if not total:
+        return None
+    number = int(generator.integers(total))
+    voxel = int(torch.searchsorted(mask.flatten().cumsum(0), number + 1))
+    centre = np.unravel_index(voxel, mask.shape)
+    start = [int(c) - n // 2 for c, n in zip(centre, size, strict=True)]
+    return moved_in(start, size, mask.shape)
 
 
 def _about_middle(old: Sequence[int], size: Sequence[int]) -> Warp:
