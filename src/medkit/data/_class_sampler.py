@@ -95,7 +95,8 @@ class ClassBalancedPatchSampler:
 
     def _present(self, label: Tensor) -> dict[int, float]:
         """Ratios of the classes that a label has."""
-        found = [int(value) for value in label.unique().tolist() if value != self.ignore_index]
+        labels = np.unique(label.cpu().numpy()).tolist()
+        found = [int(value) for value in labels if value != self.ignore_index]
         wanted = self.ratios or dict.fromkeys(found, 1.0)
         return {number: wanted[number] for number in found if wanted.get(number)}
 

@@ -38,9 +38,9 @@ class VoxelTable:
 def voxel_in_row(weights: Shaped[Tensor, "width"], number: float) -> int:
     """Return the voxel of a row that a number in [0, sum of its weights) falls on."""
     kind = torch.float64 if weights.is_floating_point() else torch.int64
-    ends = weights.cumsum(0, dtype=kind).cpu().numpy()
-    last = int(np.searchsorted(ends, ends[-1]))  # where rounding carries the number past the end
-    return min(int(np.searchsorted(ends, number, side="right")), last)
+    ends = weights.cumsum(0, dtype=kind).cpu()
+    last = int(torch.searchsorted(ends, ends[-1:]))  # where rounding carries the number past it
+    return min(int(torch.searchsorted(ends, number, right=True)), last)
 
 
 def place(
