@@ -40,6 +40,7 @@ def test_importing_subpackages_loads_no_optional_package() -> None:
 
     assert "torch" in loaded
     assert forbidden.isdisjoint(loaded)
+    assert "torch.distributed.checkpoint" not in loaded  # a second on top of torch
 
 
 def test_importing_subpackages_warns_of_nothing() -> None:

@@ -31,6 +31,7 @@ from ._history import History
 from ._keras_adamw import KerasAdamW
 from ._loader import ResumableLoader
 from ._memory import memory_stats
+from ._merge_sharded import merge_sharded
 from ._presets import preset
 from ._progress import Progress
 from ._run import Run
@@ -110,6 +111,7 @@ __all__ = [
     "load_weights",
     "make_loader",
     "memory_stats",
+    "merge_sharded",
     "param_groups",
     "preset",
     "rng_state",

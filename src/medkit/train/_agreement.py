@@ -60,6 +60,23 @@ def from_main(work: Callable[[], Result]) -> Result:
     return cast("Result", outcome[0])
 
 
+def together(work: Callable[[], Result]) -> list[Result]:
+    """Let every process work; all get the results of all, or all an error of the first to fail."""
+    if not in_several_processes():
+        return [work()]
+    result: Result | None = None
+    failure: Exception | None = None
+    try:
+        result = work()
+    except Exception as error:  # noqa: BLE001  whatever it is, the others must not wait for ever
+        failure = _portable(error)
+    outcomes = gather_objects((result, failure))
+    for _, error in outcomes:
+        if error is not None:
+            raise error
+    return [cast("Result", result) for result, _ in outcomes]
+
+
 def gather_objects(value: Result) -> list[Result]:
     """Return the values of all processes, in the order of their ranks.
 
@@ -86,7 +103,8 @@ def _portable(error: Exception) -> Exception:
     try:
         pickle.dumps(error)
     except Exception:  # noqa: BLE001  an error of a third party may hold anything
-        return RuntimeError(f"process 0 failed: {type(error).__name__}: {error}")
+        rank = distributed.get_rank()
+        return RuntimeError(f"process {rank} failed: {type(error).__name__}: {error}")
     return error
 
 

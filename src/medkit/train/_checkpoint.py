@@ -1,15 +1,11 @@
 """Checkpoints as folders that appear whole or not at all, and are checked before use."""
 
-import errno
-import itertools
 import math
-import os
 import shutil
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -17,29 +13,39 @@ from medkit._core import check
 from medkit._core.processes import place_among
 
 from ._agreement import from_main, gather_objects, is_main
-from ._averaged import AVERAGED, with_average, without_average
+from ._averaged import AVERAGED, States, with_average, without_average
 from ._checked import CheckpointError, Json, read_checked, write_checked
 from ._checkpoint_folder import (
     META,
-    NAME,
+    SHARDS,
     STATE,
     WEIGHTS,
     CheckpointReport,
     encode_meta,
     inspect_folder,
     machine,
-    num_bytes,
-    order,
     read_meta,
     warn_of_other_machine,
 )
-from ._commit import remove_leftovers, replacing, sync_folder, temporary_name
+from ._commit import replacing
 from ._early_stopping import Mode
 from ._loader import ResumableLoader
+from ._placing import placed
 from ._seeding import rng_state, set_rng_state
-from ._sharded import is_sharded
+from ._shard_files import without_shards, write_shards
+from ._sharded import is_sharded, whole
+from ._shelf import Shelf
+from ._state_tree import num_bytes, tensors, with_tensors
 from ._stateful import Stateful
-from ._weights import load_weights, write_weights
+from ._weights import load_weights, match_weights, plain_name, put_weights, write_weights
+
+
+class _Label(NamedTuple):
+    """What stands on a checkpoint beside its content."""
+
+    step: int
+    metric: float | None
+    extra: dict[str, Json]
 
 
 class CheckpointManager:
@@ -56,7 +62,11 @@ class CheckpointManager:
     In a run of several processes every one makes the manager and calls its methods; the first one
     writes, and all go on or all raise. States are those of the first process, which are the same
     everywhere with ``DistributedDataParallel``; the random state and the place in a
-    :class:`ResumableLoader` are kept for each. All must see the folder. Shards (FSDP2) are refused.
+    :class:`ResumableLoader` are kept for each. All must see the folder. Of a model that is cut
+    between them (FSDP2) every process writes its own parts, of weights, optimizer and average, into
+    a folder ``state``: torch's distributed checkpoint, checked like the rest and read without
+    executing anything. Any number of processes can go on from it, cut or not, and from whole
+    checkpoints too; :func:`merge_sharded` makes one weight file of it.
 
     Args:
         root: Folder of one run; made if needed.
@@ -67,6 +77,8 @@ class CheckpointManager:
         every_steps: ``due`` after so many steps; None never.
         every_minutes: ``due`` after so many minutes; None never.
         fsync: Whether to wait for the disk, which a power failure needs and a kill does not.
+        sharded: Whether a model in parts is saved in parts; with ``"never"`` the parts are put
+            together first, in the memory of every process.
 
     Raises:
         ValueError: If an option is out of range, or ``root`` was ranked by another metric.
@@ -93,14 +105,17 @@ class CheckpointManager:
         every_steps: int | None = None,
         every_minutes: float | None = None,
         fsync: bool = True,
+        sharded: Literal["auto", "never"] = "auto",
     ) -> None:
         check.one_of("mode", mode, ("min", "max"))
+        check.one_of("sharded", sharded, ("auto", "never"))
         self.root: Path = Path(root)
         self.keep_last: int = check.integer("keep_last", keep_last, minimum=1)
         self.keep_best: int = check.integer("keep_best", keep_best, minimum=0)
         self.metric: str | None = metric
         self.mode: Mode = mode
         self.fsync: bool = fsync
+        self.sharded: Literal["auto", "never"] = sharded
         if every_steps is not None:
             check.integer("every_steps", every_steps, minimum=1)
         if every_minutes is not None:
@@ -109,7 +124,8 @@ class CheckpointManager:
         self.every_minutes: float | None = every_minutes
         self._objects: dict[str, Stateful] = {}
         self._saved_at = time.monotonic()
-        from_main(self._open)
+        self._shelf = Shelf(self.root, metric=metric, mode=mode, fsync=fsync)
+        from_main(self._shelf.open)
 
     def register(self, objects: Mapping[str, Stateful]) -> None:
         """Add objects whose state is saved and restored.
@@ -119,13 +135,10 @@ class CheckpointManager:
                 and "ranks" are taken by the random states.
 
         Raises:
-            ValueError: If a name is taken, or a model is cut between processes (FSDP2).
+            ValueError: If a name is taken.
         """
         if taken := set(objects) & {*self._objects, "rng", "ranks"}:
             raise check.fail("objects", "of new names", ", ".join(sorted(taken)))
-        for name, thing in objects.items():
-            if isinstance(thing, nn.Module) and any(map(is_sharded, thing.parameters())):
-                raise check.fail(name, "a model of whole tensors", "shards (FSDP2)")
         self._objects.update(objects)
 
     def due(self, step: int) -> bool:
@@ -165,9 +178,20 @@ class CheckpointManager:
             OSError: If it cannot be written; all older checkpoints are then as they were.
             ValueError: If ``root`` holds a later step.
         """
+        label = _Label(check.integer("step", step, minimum=0), metric, dict(extra or {}))
         own = {name: self._objects[name].state_dict() for name in self._per_process()}
+        states, shards = self._states()
         ranks = gather_objects({**own, "rng": rng_state()})
-        path = from_main(lambda: self._save(step, metric, dict(extra or {}), ranks[1:]))
+        needed = num_bytes(states) + num_bytes(shards)
+        folder = from_main(lambda: self._shelf.begin(step, needed=needed))
+        try:
+            files = write_shards(folder / SHARDS, shards, fsync=self.fsync) if shards else {}
+            files = {f"{SHARDS}/{name}": entry for name, entry in files.items()}
+            path = from_main(lambda: self._finish(folder, label, states, ranks[1:], files))
+        except BaseException:
+            if is_main():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._saved_at = time.monotonic()
         return path
 
@@ -178,7 +202,7 @@ class CheckpointManager:
             Its folder, or None if there is none. A damaged one is passed over with a warning that
             says why.
         """
-        return from_main(self._latest)
+        return from_main(self._shelf.latest)
 
     def best(self) -> Path | None:
         """Return the checkpoint with the best metric.
@@ -186,7 +210,7 @@ class CheckpointManager:
         Returns:
             Its folder, or None if none was ranked.
         """
-        return from_main(lambda: next(iter(self._ranking()), None))
+        return from_main(lambda: next(iter(self._shelf.ranking()), None))
 
     def verify(self, path: str | Path) -> CheckpointReport:
         """Read every byte of a checkpoint and compare sizes and checksums.
@@ -219,13 +243,13 @@ class CheckpointManager:
             FileNotFoundError: If there is no checkpoint.
             CheckpointError: If it is damaged, or does not fit; for "latest", if all are damaged.
         """
-        found, step = from_main(lambda: self._whole(path))
-        states = cast("dict[str, Mapping[str, object]]", read_checked(found / STATE).value)
+        found, step = from_main(lambda: self._shelf.whole(path))
+        states = cast("States", read_checked(found / STATE).value)
         if (found / AVERAGED).exists():
             average = read_checked(found / AVERAGED).value
             states = with_average(states, cast("Mapping[str, Tensor]", average))
         random_states = cast("dict[str, dict[str, Tensor]]", states.pop("rng"))
-        ranks = cast("list[dict[str, Mapping[str, object]]]", states.pop("ranks", []))
+        ranks = cast("list[States]", states.pop("ranks", []))
         rank, _ = place_among(None, None)
         if 0 < rank <= len(ranks):
             own = ranks[rank - 1]
@@ -233,160 +257,85 @@ class CheckpointManager:
             states.update(own)
         self._load(found, states, strict=strict)
         if path == "latest":
-            from_main(lambda: self._set_aside_later(found))
+            from_main(lambda: self._shelf.set_aside_later(found))
         self._saved_at = time.monotonic()
         if is_main():
             warn_of_other_machine(read_meta(found))
         set_rng_state(random_states["0"])
         return step
 
-    def _open(self) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.root)
-        for path in self._folders():
-            ranked_by = read_meta(path).get("ranked_by")
-            ours: list[Json] = [self.metric, self.mode]
-            if ranked_by not in (None, ours):
-                raise check.fail("metric and mode", f"{ranked_by}, as in {path}", ours)
-
     def _per_process(self) -> list[str]:
         """Return the names of the objects whose state is not the same in all processes."""
         return [n for n, o in self._objects.items() if isinstance(o, ResumableLoader)]
 
-    def _save(
-        self,
-        step: int,
-        metric: float | None,
-        extra: dict[str, Json],
-        ranks: Sequence[Mapping[str, object]],
-    ) -> Path:
-        folders = self._folders()
-        if folders and order(folders[-1])[0] > step:
-            raise check.fail("step", f"no earlier than {folders[-1].name} in {self.root}", step)
-        path = self._free_name(check.integer("step", step, minimum=0))
-        temporary = temporary_name(path)
-        try:
-            temporary.mkdir()
-            self._write(temporary, step, metric, extra, ranks)
-            temporary.rename(path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        if self.fsync:
-            sync_folder(self.root)
-        self._prune()
-        return path
+    def _states(self) -> tuple[States, dict[str, Tensor]]:
+        """Return the states of all objects, and what of them lies in parts, by its place."""
+        states: States = {n: o.state_dict() for n, o in self._objects.items()}
+        if not any(is_sharded(tensor) for _, tensor in tensors(states)):
+            return states, {}
+        if self.sharded == "never":
+            gathered = with_tensors(states, lambda _, tensor: whole(tensor))
+            return cast("States", gathered), {}
+        if "model" in states:
+            weights = cast("Mapping[str, Tensor]", states["model"])
+            states["model"] = {plain_name(name): tensor for name, tensor in weights.items()}
+        rest, shards = without_shards(states)
+        return cast("States", rest), shards
 
-    def _latest(self) -> Path | None:
-        for path in reversed(self._folders()):
-            problems = self.verify(path).problems
-            if not problems:
-                return path
-            warnings.warn(
-                f"passed over {path}: {'; '.join(problems)}", RuntimeWarning, stacklevel=3
-            )
-        return None
-
-    def _folders(self) -> list[Path]:
-        return sorted((p for p in self.root.iterdir() if NAME.fullmatch(p.name)), key=order)
-
-    def _find(self, path: str | Path) -> Path:
-        if path not in {"latest", "best"}:
-            return Path(path)
-        ranked = self._ranking()
-        if found := self._latest() if path == "latest" else next(iter(ranked), None):
-            return found
-        if path == "latest" and self._folders():
-            raise CheckpointError(f"every checkpoint in {self.root} is damaged")
-        why = ": none was saved with metric=" if self._folders() else ""
-        raise FileNotFoundError(f"{self.root} holds no checkpoint to call {path}{why}")
-
-    def _whole(self, path: str | Path) -> tuple[Path, int]:
-        """Return the folder that is meant and its step, after reading every byte of it."""
-        found = self._find(path)
-        report = self.verify(found)
-        if report.problems:
-            raise CheckpointError(f"{found} is damaged: {'; '.join(report.problems)}")
-        return found, report.step
-
-    def _free_name(self, step: int) -> Path:
-        first = self.root / f"step_{step:09d}"
-        again = (first.with_name(f"{first.name}-{count}") for count in itertools.count(1))
-        return next(path for path in itertools.chain([first], again) if not path.exists())
-
-    def _write(
+    def _finish(
         self,
         folder: Path,
-        step: int,
-        metric: float | None,
-        extra: dict[str, Json],
+        label: _Label,
+        states: States,
         ranks: Sequence[Mapping[str, object]],
-    ) -> None:
-        model = self._objects.get("model")
-        states = {n: o.state_dict() for n, o in self._objects.items() if n != "model"}
-        weights: Mapping[str, object] = {} if model is None else model.state_dict()
-        self._require_space(num_bytes(weights) + num_bytes(states))
-        states, average = without_average(states)
-        files: dict[str, Json] = {}
-        for file, tensors in ((WEIGHTS, weights), (AVERAGED, average)):
-            if tensors or (file == WEIGHTS and model is not None):
-                with replacing(folder / file, fsync=self.fsync) as stream:
-                    write_weights(stream, cast("Mapping[str, Tensor]", tensors))
-                files[file] = {"size": stream.size, "crc32": stream.crc32}
+        files: dict[str, Json],
+    ) -> Path:
+        """Write what is whole and the description, and let the checkpoint appear."""
+        weights: dict[str, Mapping[str, object]] = {}
+        if not files:
+            weights = {WEIGHTS: states.pop("model")} if "model" in states else {}
+            states, average = without_average(states)
+            weights |= {AVERAGED: average} if average else {}
+        for name, held in weights.items():
+            with replacing(folder / name, fsync=self.fsync) as stream:
+                write_weights(stream, cast("Mapping[str, Tensor]", held))
+            files[name] = {"size": stream.size, "crc32": stream.crc32}
         with replacing(folder / STATE, fsync=self.fsync) as stream:
             others = {"ranks": list(ranks)} if ranks else {}
             write_checked(stream, {**states, **others, "rng": {"0": rng_state()}})
         files[STATE] = {"size": stream.size, "crc32": stream.crc32}
-        ranked = metric is not None and math.isfinite(metric)
+        ranked = label.metric is not None and math.isfinite(label.metric)
         meta: dict[str, Json] = {
             "format": 1,
-            "step": step,
-            "metric": float(metric) if metric is not None and ranked else None,
+            "step": label.step,
+            "metric": float(label.metric) if label.metric is not None and ranked else None,
             "ranked_by": [self.metric, self.mode] if ranked else None,
-            "extra": extra,
+            "extra": label.extra,
             "files": files,
             "machine": machine(),
         }
         with replacing(folder / META, fsync=self.fsync) as stream:
             stream.write(encode_meta(meta))
+        keep = {"keep_last": self.keep_last, "keep_best": self.keep_best}
+        return self._shelf.commit(folder, label.step, **keep)
 
-    def _require_space(self, needed: int) -> None:
-        free = shutil.disk_usage(self.root).free
-        if free < needed:
-            text = f"{os.strerror(errno.ENOSPC)}: {needed:,} bytes needed and {free:,} free"
-            raise OSError(errno.ENOSPC, text, str(self.root))
-
-    def _load(self, folder: Path, states: dict[str, Mapping[str, object]], *, strict: bool) -> None:
-        model = self._objects.get("model")
+    def _load(self, folder: Path, states: States, *, strict: bool) -> None:
+        model = cast("nn.Module | None", self._objects.get("model"))
         stored = {*states, *(["model"] if (folder / WEIGHTS).exists() else [])}
         if strict and stored != set(self._objects):
             raise CheckpointError(
                 f"{folder} holds {', '.join(sorted(stored))}, "
                 f"and registered are {', '.join(sorted(self._objects))}"
             )
-        if model is not None and "model" in stored:
-            load_weights(folder / WEIGHTS, cast("nn.Module", model), strict=strict)
-        for name, thing in self._objects.items():
-            if name in states:
-                thing.load_state_dict(states[name])
-
-    def _set_aside_later(self, path: Path) -> None:
-        """Rename the damaged checkpoints after ``path``, so that their steps can come again."""
-        for later in self._folders():
-            if order(later) > order(path):
-                later.rename(later.with_name(f"damaged-{later.name}"))
-
-    def _ranking(self) -> list[Path]:
-        """Return the checkpoints that have a metric, the best first, older before newer."""
-        values = {path: read_meta(path).get("metric") for path in self._folders()}
-        ranked = {path: float(v) for path, v in values.items() if isinstance(v, int | float)}
-        sign = 1 if self.mode == "min" else -1
-        return sorted(ranked, key=lambda path: (sign * ranked[path], order(path)))
-
-    def _prune(self) -> None:
-        folders = self._folders()
-        kept = {*folders[-self.keep_last :], *self._ranking()[: self.keep_best]}
-        for path in folders:
-            if path not in kept:
-                path.rename(hidden := temporary_name(path))
-                shutil.rmtree(hidden)
+        states = {name: state for name, state in states.items() if name in self._objects}
+        if model is not None and "model" in states:
+            weights = cast("Mapping[str, Tensor]", states["model"])
+            report = match_weights(folder / STATE, weights, model, strict=strict)
+            states["model"] = {name: weights[name] for name in report.loaded}
+        states = placed(states, self._objects, folder / SHARDS)
+        if model is not None and "model" in states:
+            put_weights(cast("Mapping[str, Tensor]", states.pop("model")), model)
+        elif model is not None and "model" in stored:
+            load_weights(folder / WEIGHTS, model, strict=strict)
+        for name, state in states.items():
+            self._objects[name].load_state_dict(state)

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
 
 import medkit
+from medkit._core.processes import place_among
 
 from ._checked import Json
 from ._commit import file_crc32
 
 NAME = re.compile(r"step_(\d{9,})(?:-(\d+))?")
-WEIGHTS, STATE, META = "weights.pt", "state.pt", "meta.json"
+WEIGHTS, STATE, SHARDS, META = "weights.pt", "state.pt", "state", "meta.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,23 +105,13 @@ def machine() -> dict[str, Json]:
         "python": platform.python_version(),
         "processor": platform.machine(),
         "threads": torch.get_num_threads(),
+        "processes": place_among(None, None)[1],
     }
 
 
 def warn_of_other_machine(meta: Mapping[str, Json]) -> None:
     then, now = cast("dict[str, Json]", meta.get("machine", {})), machine()
-    changed = [f"{k} {then.get(k)} then, {now[k]} now" for k in now if then.get(k) != now[k]]
+    changed = [f"{k} {then[k]} then, {now.get(k)} now" for k in then if then[k] != now.get(k)]
     if changed:
         text = f"the run goes on, but not bit for bit as it would have: {'; '.join(changed)}"
         warnings.warn(text, RuntimeWarning, stacklevel=3)
-
-
-def num_bytes(state: object) -> int:
-    """Return the bytes of all tensors in nested dicts and lists."""
-    if isinstance(state, Tensor):
-        return state.numel() * state.element_size()
-    if isinstance(state, Mapping):
-        return sum(num_bytes(part) for part in cast("Mapping[object, object]", state).values())
-    if isinstance(state, list | tuple):
-        return sum(num_bytes(part) for part in cast("list[object]", state))
-    return 0

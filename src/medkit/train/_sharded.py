@@ -22,3 +22,20 @@ def is_sharded(tensor: Tensor) -> bool:
 def own_part(tensor: Tensor) -> Tensor:
     """Return what lies in this process, without asking the others."""
     return tensor.to_local() if isinstance(tensor, Sharded) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return all of a tensor; every process that holds a part must ask."""
+    return tensor.full_tensor() if isinstance(tensor, Sharded) else tensor
+
+
+def cut_like(tensor: Tensor, target: Tensor) -> Tensor:
+    """Return a tensor, the same in all processes, in parts where ``target`` lies in parts."""
+    if is_sharded(tensor) or not is_sharded(target):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(target, DTensor):
+        return tensor
+    here = tensor.to(target.device)
+    return distribute_tensor(here, target.device_mesh, target.placements, src_data_rank=None)

@@ -1,7 +1,7 @@
 """Weight files that are whole, checked, and readable by torch alone."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +11,7 @@ from medkit._core import check
 
 from ._checked import CheckpointError, Json, read_checked, write_checked
 from ._commit import Checked, replacing
+from ._sharded import cut_like
 
 _WRAPPERS = ("module", "_orig_mod")
 
@@ -121,27 +122,42 @@ def load_weights(
     if rename is not None:
         renamed = ((rename(name), tensor) for name, tensor in stored.items())
         stored = {name: tensor for name, tensor in renamed if name is not None}
-    own = {plain_name(name): (name, tensor) for name, tensor in model.state_dict().items()}
-    fitting = {n: t for n, t in stored.items() if n in own and t.shape == own[n][1].shape}
+    report = match_weights(path, stored, model, strict=strict)
+    put_weights({name: stored[name] for name in report.loaded}, model)
+    return replace(report, metadata=metadata, verified=verified)
+
+
+def match_weights(
+    path: Path, stored: Mapping[str, Tensor], model: nn.Module, *, strict: bool
+) -> LoadReport:
+    """Compare tensors by plain name with those of a model; raise what does not fit."""
+    own = {plain_name(name): tensor.shape for name, tensor in model.state_dict().items()}
+    fitting = [name for name, tensor in stored.items() if tensor.shape == own.get(name)]
     shapes = (
-        f"{n}: {tuple(t.shape)} in the file, {tuple(own[n][1].shape)} in the model"
-        for n, t in stored.items()
-        if n in own and n not in fitting
+        f"{name}: {tuple(tensor.shape)} in the file, {tuple(own[name])} in the model"
+        for name, tensor in stored.items()
+        if name in own and tensor.shape != own[name]
     )
     report = LoadReport(
         loaded=tuple(fitting),
         missing=tuple(name for name in own if name not in stored),
         unexpected=tuple(name for name in stored if name not in own),
         mismatched=tuple(shapes),
-        metadata=metadata,
-        verified=verified,
+        metadata={},
+        verified=False,
     )
     if strict and (report.missing or report.unexpected or report.mismatched):
         raise CheckpointError(f"{path} does not fit the model: {_complaint(report)}")
     if not fitting:
         raise CheckpointError(f"{path} shares no tensor with the model: {_complaint(report)}")
-    model.load_state_dict({own[n][0]: t for n, t in fitting.items()}, strict=False)
     return report
+
+
+def put_weights(stored: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Put tensors by plain name into a model, cut as it is."""
+    own = {plain_name(name): (name, tensor) for name, tensor in model.state_dict().items()}
+    named = {own[name][0]: cut_like(tensor, own[name][1]) for name, tensor in stored.items()}
+    model.load_state_dict(named, strict=False)
 
 
 def write_weights(
