@@ -36,8 +36,8 @@ def layers(
         rows: Row of each boundary in each column (W,), by name.
         std: Standard deviation in rows of some boundaries (W,), by their names; a band of one on
             both sides.
-        spacing: Height and width of a pixel in mm; None takes 1. B-scans have pixels that are
-            much wider than high.
+        spacing: Height and width of a pixel in mm, for a scale bar; None draws square pixels and
+            no bar. B-scans have pixels that are much wider than high.
         colors: One colour per boundary; None takes colours that readers with colour-vision
             deficiency can tell apart.
 
@@ -74,7 +74,8 @@ def layers(
         if name in bands:
             edges = [(row + sign * bands[name]) * lengths[1] for sign in (-1, 1)]
             panel.axes.fill_between(x, *edges, color=color, alpha=0.35, linewidth=0)
-    panel.scale_bar()
+    if spacing is not None:
+        panel.scale_bar()
     to_rgba = require("matplotlib.colors", extra="plot").to_rgba
     page.legend({name: to_rgba(color) for name, color in zip(lines, chosen, strict=True)})
     return page.figure

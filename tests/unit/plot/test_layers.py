@@ -29,6 +29,15 @@ def test_lines_are_at_their_rows_in_mm() -> None:
     assert top.get_color() != bottom.get_color()
 
 
+def test_no_length_is_made_up_where_none_is_known() -> None:
+    image, rows = torch.rand(10, 4), {"ILM": torch.full((4,), 3.0)}
+
+    known, unknown = (layers(image, rows, spacing=mm).axes[0] for mm in ((0.5, 2.0), None))
+
+    assert [text.get_text() for text in known.texts] == ["2 mm"]
+    assert not unknown.texts
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
