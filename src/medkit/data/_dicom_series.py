@@ -17,6 +17,7 @@ from ._dicom_plane import Plane, arrange
 from ._limits import Limits
 from ._notice import Notice
 
+_ENDINGS = (".dcm", ".dicom", ".ima")
 _SAME_DIRECTION = 1e-4
 _SAME_SPACING = 1e-4  # relative
 
@@ -73,8 +74,8 @@ def scan(folder: str | os.PathLike[str], *, limits: Limits | None = None) -> lis
     Files are one image when they agree in series, frame of reference, orientation, size and pixel
     spacing. Where such files repeat positions, as echoes and time points do, they are told apart by
     temporal position, echo, b-value, acquisition, trigger time or image type. A multi-frame file
-    holds one image or several. Files that are no DICOM and DICOM files without an image, such as
-    reports and plans, are passed over.
+    holds one image or several. DICOM files without an image, such as reports and plans, and files
+    that are no DICOM are passed over, unless they end in ``.dcm``: those are damaged.
 
     Args:
         folder: Where to look.
@@ -105,7 +106,8 @@ def scan(folder: str | os.PathLike[str], *, limits: Limits | None = None) -> lis
 def dicom_files(folder: str) -> list[str]:
     """Return the files in a folder and below it that look like DICOM, in the order of their names.
 
-    Links to folders are not followed.
+    By their content or their name: a slice at the end that is destroyed must not vanish. Links to
+    folders are not followed.
     """
     if not Path(folder).is_dir():
         raise NotADirectoryError(f"{folder} is no folder")
@@ -114,7 +116,7 @@ def dicom_files(folder: str) -> list[str]:
         for root, _, names in os.walk(folder)
         for name in names
     )
-    return [path for path in paths if _looks_like_dicom(path)]
+    return [path for path in paths if path.lower().endswith(_ENDINGS) or _looks_like_dicom(path)]
 
 
 def find_images(paths: Sequence[str], limits: Limits) -> Folder:

@@ -41,6 +41,9 @@ _AFFINE, _SPACING = "affine", "spacing"
 _BLOCK = 1 << 20
 _DEFLATE_RATIO = 1032
 _MOST_ARRAYS = 100_000
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_END_BYTES = 22  # of the last record, before the comment
+_COUNT_ELSEWHERE = 0xFFFF  # of a ZIP64 archive
 _WRECKED = (
     zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
     OverflowError, KeyError, UnicodeError,
@@ -279,6 +282,7 @@ def _named_damage(path: str) -> Generator[None]:
 def _array_names(archive: zipfile.ZipFile, path: str) -> dict[str, zipfile.ZipInfo]:
     """Return the members that are arrays, by the names that NumPy gives them."""
     members = archive.infolist()
+    _check_directory(archive, members, path)
     if len(members) > _MOST_ARRAYS:
         raise LimitError(f"at most {_MOST_ARRAYS}", path=path, field="arrays", value=len(members))
     names = [member.filename.removesuffix(".npy") for member in members]
@@ -286,6 +290,20 @@ def _array_names(archive: zipfile.ZipFile, path: str) -> dict[str, zipfile.ZipIn
     if twice:
         raise FormatError("different", path=path, field="names of arrays", value=twice[:9])
     return dict(zip(names, members, strict=True))
+
+
+def _check_directory(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], path: str) -> None:
+    """Raise if an entry hides another, which zipfile does not notice: geometry would be lost."""
+    file = archive.fp
+    if file is None or not members:
+        return
+    file.seek(-_END_BYTES - len(archive.comment), os.SEEK_END)
+    declared = int.from_bytes(file.read(_END_BYTES)[10:12], "little")
+    if declared not in (len(members), _COUNT_ELSEWHERE):
+        raise FormatError(f"{declared}", path=path, field="number of arrays", value=len(members))
+    for member in members:
+        if member.compress_type in _METHODS:
+            archive.open(member).close()  # compares its name with that before the data
 
 
 def _member(names: dict[str, zipfile.ZipInfo], name: str | None, path: str) -> str:
@@ -312,7 +330,7 @@ def _read_member(
     volume: bool = True,
 ) -> np.ndarray:
     """Return one array of the archive, its declared sizes checked before it is inflated."""
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if member.compress_type not in _METHODS:
         raise CodecMissingError(
             "stored or deflated",
             path=path,

@@ -156,6 +156,19 @@ def test_a_damaged_file_is_listed_and_stops_reading(tmp_path: Path) -> None:
         read_dicom(tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", bytes(200), b"a letter"])
+def test_a_slice_at_the_end_that_is_destroyed_does_not_vanish(
+    content: bytes, tmp_path: Path
+) -> None:
+    write_series(tmp_path, [image(number) for number in range(4)])
+    (tmp_path / "004.dcm").write_bytes(content)
+
+    with pytest.raises(DataError, match=r"004\.dcm: "):
+        read_dicom(tmp_path)
+    (tmp_path / "004.dcm").rename(tmp_path / "004.txt")
+    assert read_dicom(tmp_path).shape == (1, 4, 4, 5)
+
+
 def test_scan_says_why_an_image_cannot_be_read(tmp_path: Path) -> None:
     six = series(6)
     write_series(tmp_path, [*six[:2], *six[3:]])

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import itertools
 import pickle
 import time
 import zipfile
@@ -334,3 +335,18 @@ def test_volumes_without_a_place_are_pickled(tmp_path: Path) -> None:
     lazy = pickle.loads(pickle.dumps(open(_saved(GOOD, tmp_path))))
 
     assert isinstance(lazy.read((0, 0, 0), (3, 4, 5)), Volume)
+
+
+def test_an_entry_that_hides_the_next_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    write_npz(volume(2), path)
+    content = bytearray(path.read_bytes())
+    entries = [at for at in range(len(content)) if content[at : at + 4] == b"PK\1\2"]
+    assert len(entries) == 3
+    for first, second in itertools.pairwise(entries):
+        for field in (30, 32):  # lengths of what follows the name: extra field, comment
+            hidden = bytearray(content)
+            hidden[first + field : first + field + 2] = (second - first).to_bytes(2, "little")
+            path.write_bytes(hidden)
+            with pytest.raises(FormatError):
+                read_npz(path, name="image")
