@@ -31,7 +31,9 @@ class Case(NamedTuple):
 
 def written(suffix: str, **options: object) -> Callable[[Path], Path]:
     """Write V in the format of a name, with options of its writer."""
-    kind = {".nii.gz": "nifti", ".nii": "nifti", ".h5": "hdf5"}.get(suffix, suffix[1:])
+    kind = {".nii.gz": "nifti", ".nii": "nifti", ".h5": "hdf5", ".tif": "tiff"}.get(
+        suffix, suffix[1:]
+    )
     writer = getattr(mdata, f"write_{kind}")
 
     def make(folder: Path) -> Path:
@@ -56,6 +58,19 @@ def dicom_series(folder: Path) -> Path:
     return files.write_series(folder / "series", [files.image(number) for number in range(3)])
 
 
+def made(group: str, kind: str) -> Callable[[Path], Path]:
+    """A file of those that tifffile or Pillow write."""
+
+    def make(folder: Path) -> Path:
+        pytest.importorskip("tifffile")
+        from unit.data import picture_files
+
+        (folder / "a").write_bytes(getattr(picture_files, group)[kind]())
+        return folder / "a"
+
+    return make
+
+
 def _dicom_files():
     pytest.importorskip("pydicom")
     from unit.data import dicom_files
@@ -73,6 +88,10 @@ CASES: dict[str, list[Case]] = {
         Case(mdata.read_dicom, dicom_series),
     ],
     "read_hdf5": [Case(mdata.read_hdf5, written(".h5"), "file", by_region=True)],
+    "read_jpeg": [
+        Case(mdata.read_jpeg, made("JPEGS", "RGB")),
+        Case(mdata.read_jpeg, made("JPEGS", "progressive")),
+    ],
     "read_mha": [
         Case(mdata.read_mha, written(".mha"), "voxels"),
         Case(mdata.read_mha, written(".mha", compress=False)),
@@ -89,6 +108,15 @@ CASES: dict[str, list[Case]] = {
     "read_nrrd": [
         Case(mdata.read_nrrd, written(".nrrd"), "voxels"),
         Case(mdata.read_nrrd, written(".nrrd", compress=False)),
+    ],
+    "read_png": [
+        Case(mdata.read_png, made("PNGS", "RGB"), "file"),
+        Case(mdata.read_png, made("PNGS", "palette"), "file"),
+    ],
+    "read_tiff": [
+        Case(mdata.read_tiff, written(".tif"), "voxels"),
+        Case(mdata.read_tiff, made("TIFFS", "OME")),
+        Case(mdata.read_tiff, made("TIFFS", "LZW")),
     ],
 }
 OTHERS = {"read_tfrecord"}

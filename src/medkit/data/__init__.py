@@ -23,6 +23,7 @@ from ._group_batches import CompleteGroupBatchSampler
 from ._group_split import group_split
 from ._hdf5 import read_hdf5, write_hdf5
 from ._hdf5_reader import HDF5Reader
+from ._jpeg import read_jpeg
 from ._limits import Limits
 from ._mha import read_mha, write_mha
 from ._nifti import read_nifti, write_nifti
@@ -34,10 +35,12 @@ from ._oct_phantom import OctPhantom, oct_phantom
 from ._open import LazyVolume, open  # noqa: A004  the name of the contract
 from ._patch_samplers import ForegroundPatchSampler, UniformPatchSampler
 from ._patches import PatchDataset
+from ._png import read_png
 from ._read import read, write
 from ._tfrecord import read_tfrecord, write_tfrecord
 from ._tfrecord_dataset import TFRecordDataset
 from ._valid_sampler import ValidPatchSampler
+from ._tiff import read_tiff, write_tiff
 from ._volume import Volume
 from ._weighted_sampler import WeightedPatchSampler
 
@@ -79,12 +82,15 @@ __all__ = [
     "read",
     "read_dicom",
     "read_hdf5",
+    "read_jpeg",
     "read_mha",
     "read_nifti",
     "read_npy",
     "read_npz",
     "read_nrrd",
+    "read_png",
     "read_tfrecord",
+    "read_tiff",
     "scan",
     "write",
     "write_hdf5",
@@ -93,4 +99,5 @@ __all__ = [
     "write_npz",
     "write_nrrd",
     "write_tfrecord",
+    "write_tiff",
 ]

@@ -11,6 +11,7 @@ from medkit._core.file_errors import FormatError
 from ._dicom import read_dicom
 from ._dicom_file import is_dicom
 from ._hdf5 import HDF5_MAGIC, read_hdf5, write_hdf5
+from ._jpeg import JPEG_MAGIC, read_jpeg
 from ._limits import Limits
 from ._mha import is_mha, read_mha, write_mha
 from ._nifti import read_nifti, write_nifti
@@ -19,7 +20,9 @@ from ._npy import NPZ_MAGIC, read_npy, read_npz, write_npz
 from ._npy_header import NPY_MAGIC
 from ._nrrd import read_nrrd, write_nrrd
 from ._nrrd_header import NRRD_MAGIC
+from ._png import PNG_MAGIC, read_png
 from ._source import open_source
+from ._tiff import is_tiff, read_tiff, write_tiff
 from ._volume import Volume
 
 
@@ -49,6 +52,9 @@ _FORMATS = (
     _Format("npz", _begins_with(NPZ_MAGIC), read_npz),
     _Format("NRRD", _begins_with(NRRD_MAGIC), read_nrrd),
     _Format("MetaImage", is_mha, read_mha),
+    _Format("TIFF", is_tiff, read_tiff),
+    _Format("PNG", _begins_with(PNG_MAGIC), read_png),
+    _Format("JPEG", _begins_with(JPEG_MAGIC), read_jpeg),
     _Format("DICOM", is_dicom, read_dicom),
     _Format("NIfTI", is_nifti, read_nifti),
 )
@@ -60,6 +66,8 @@ _WRITERS: dict[str, Callable[[Volume, str | os.PathLike[str]], None]] = {
     ".npz": write_npz,
     ".nrrd": write_nrrd,
     ".mha": write_mha,
+    ".tif": write_tiff,
+    ".tiff": write_tiff,
 }
 
 
@@ -70,8 +78,8 @@ def read(
 
     The first bytes decide which reader is used, not the name, and no second reader is tried after
     one has recognized the file: :func:`read_nifti`, :func:`read_hdf5`, :func:`read_npy`,
-    :func:`read_npz`, :func:`read_nrrd`, :func:`read_mha`, :func:`read_dicom`. A folder is one of
-    DICOM files.
+    :func:`read_npz`, :func:`read_nrrd`, :func:`read_mha`, :func:`read_tiff`, :func:`read_png`,
+    :func:`read_jpeg`, :func:`read_dicom`. A folder is one of DICOM files.
 
     Args:
         path: The file, or a folder with one DICOM image.
@@ -117,7 +125,8 @@ def write(volume: Volume, path: str | os.PathLike[str]) -> None:
     """Write a volume in the format that the name ends in.
 
     ``.nii`` and ``.nii.gz`` are NIfTI, ``.h5`` and ``.hdf5`` HDF5, ``.npz`` NumPy archives;
-    ``.nrrd`` and ``.mha`` are what ITK and 3D Slicer call so.
+    ``.nrrd`` and ``.mha`` are what ITK and 3D Slicer call so; ``.tif`` and ``.tiff`` are OME-TIFF
+    stacks, which hold no place in the patient.
     Voxels keep their dtype. ``argmax`` gives int64, which many programs cannot open in a NIfTI
     file: for them write ``volume.like(labels.to(torch.uint8))``, or give ``write_nifti`` a dtype.
     The file appears whole or not at all, and other programs read the same voxels at the same
