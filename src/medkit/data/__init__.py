@@ -39,8 +39,8 @@ from ._png import read_png
 from ._read import read, write
 from ._tfrecord import read_tfrecord, write_tfrecord
 from ._tfrecord_dataset import TFRecordDataset
-from ._valid_sampler import ValidPatchSampler
 from ._tiff import read_tiff, write_tiff
+from ._valid_sampler import ValidPatchSampler
 from ._volume import Volume
 from ._weighted_sampler import WeightedPatchSampler
 

@@ -14,6 +14,7 @@ _QUATERNION_SLACK = 1e-5  # how far above 1 float32 rounding can put b^2 + c^2 +
 _SAME_VOXEL = 1e-2  # two affines are one when all corners agree to this fraction of a voxel
 
 
+@np.errstate(over="ignore", invalid="ignore")  # numbers beyond float64 are refused by name
 def nifti_affine(header: NiftiHeader, path: str) -> tuple[np.ndarray, tuple[Notice, ...]]:
     """Affine from (x, y, z) indices to RAS+ mm, and what to know about it.
 
@@ -37,6 +38,7 @@ def nifti_affine(header: NiftiHeader, path: str) -> tuple[np.ndarray, tuple[Noti
     if header.sform_code > 0 and header.qform_code > 0 and _qform_differs(affine, header, path):
         notices.append(Notice("qform_differs", "sform and qform disagree; sform was used"))
     affine[:3] *= _MM_PER_UNIT.get(header.units, 1.0)
+    _check(affine, "affine in mm", path)
     return affine, tuple(notices)
 
 

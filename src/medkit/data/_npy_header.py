@@ -19,6 +19,7 @@ _ITEM = re.compile(
     r"'(descr|fortran_order|shape)'[ \t]*:[ \t]*('[^']*'|True|False|\([0-9, \tL]*\))"
     r"[ \t]*(?:,|(?=\}))[ \t]*"
 )
+_TYPE = re.compile(r"[<>|=]?(\?|[biufcO][0-9]{0,3})|(bool|u?int|float|complex)[0-9]{0,3}")
 _SIZE = re.compile("0|[1-9][0-9]*")
 _MOST_AXES = 32
 
@@ -84,7 +85,7 @@ def _items(text: bytes, path: str) -> dict[str, str]:
 def _dtype(text: str, path: str) -> np.dtype[np.generic]:
     name = text.strip("'")
     try:
-        dtype = np.dtype(name)
+        dtype = np.dtype(name) if _TYPE.fullmatch(name) else None
     except TypeError:
         dtype = None
     if text[0] != "'" or dtype is None or dtype.kind not in "biufc" or dtype.itemsize > 16:

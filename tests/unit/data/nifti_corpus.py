@@ -216,7 +216,7 @@ def bad() -> Iterator[Bad]:
 def _damaged() -> Iterator[Bad]:
     yield Bad("empty", b"", FormatError, "known format")
     yield Bad("text", b"sub,age\n1,50\n" * 99, FormatError, "known format")
-    yield Bad("png", b"\x89PNG\r\n\x1a\n" + bytes(600), FormatError, "known format")
+    yield Bad("gif", b"GIF89a" + bytes(600), FormatError, "known format")
     yield Bad("cut in the header", PLAIN[:300], TruncatedError, "NIfTI header")
     yield Bad("nifti-2 cut in the header", nifti(V, version=2)[:500], TruncatedError, "header")
     yield Bad("cut by one byte", PLAIN[:-1], TruncatedError, "can hold")
@@ -334,6 +334,10 @@ def _impossible_places() -> Iterator[Bad]:
     yield Bad("sform nan", file(srow=not_there), GeometryError, "finite")
     yield Bad("sform inf", file(srow=(*SROW[:11], INF)), GeometryError, "finite")
     yield Bad("sform zero", file(srow=(0,) * 12), GeometryError, "invertible")
+    vast = np.diag([1e200, 1e200, 1e200, 1])[:3].ravel()
+    yield Bad("sform beyond squares", nifti(V, {"srow": vast}, version=2), GeometryError, "invert")
+    metres = {"srow": (*SROW[:11], 1e306), "xyzt_units": 1}
+    yield Bad("sform of metres", nifti(V, metres, version=2), GeometryError, "affine in mm")
     flat = (1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0)
     yield Bad("sform of parallel axes", file(srow=flat), GeometryError, "invertible")
     yield Bad("quaternion of 2", file(**QFORM, quatern=(2, 0, 0)), GeometryError, "quatern")
