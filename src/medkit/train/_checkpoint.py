@@ -245,11 +245,11 @@ class CheckpointManager:
         """
         found, step = from_main(lambda: self._shelf.whole(path))
         states = cast("States", read_checked(found / STATE).value)
+        random_states = cast("dict[str, dict[str, Tensor]]", states.pop("rng"))
+        ranks = cast("list[States]", states.pop("ranks", []))
         if (found / AVERAGED).exists():
             average = read_checked(found / AVERAGED).value
             states = with_average(states, cast("Mapping[str, Tensor]", average))
-        random_states = cast("dict[str, dict[str, Tensor]]", states.pop("rng"))
-        ranks = cast("list[States]", states.pop("ranks", []))
         rank, _ = place_among(None, None)
         if 0 < rank <= len(ranks):
             own = ranks[rank - 1]
