@@ -170,14 +170,19 @@ def _show_heat(panel: Panel, heat: np.ndarray, low: float, high: float) -> None:
 
 
 def _outline(panel: Panel, inside: np.ndarray, color: Color) -> None:
-    """Draw the edge of a mask, closed also at the edge of the picture."""
+    """Draw the edge of a mask, closed also at the edge of the picture.
+
+    A black rim sets it off from a map of its own colour.
+    """
     if not inside.any():
         return
     rows, columns = inside.shape
     height, width = panel.size
     x, y = centres(width, columns, beyond=1), centres(height, rows, beyond=1)
     padded = np.pad(inside.astype(np.float64), 1)
-    panel.axes.contour(x, y, padded, levels=[0.5], colors=[color], linewidths=1.5)
+    lines = panel.axes.contour(x, y, padded, levels=[0.5], colors=[color], linewidths=1.5)
+    stroke = require("matplotlib.patheffects", extra="plot").withStroke
+    lines.set_path_effects([stroke(linewidth=3, foreground="black")])
 
 
 def _color_bar(page: Page, name: str, low: float, high: float, *, beside: bool) -> None:
