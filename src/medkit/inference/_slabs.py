@@ -81,18 +81,16 @@ def sliding_window_slabs(
         Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical
         image segmentation", Nature Methods 18, 2021, online methods, "Inference".
     """
-    sizes = tuple(inputs.shape[2:])
-    if not sizes or not len(inputs):
-        raise check.fail("inputs", "(batch, channel, *spatial)", f"shape {tuple(inputs.shape)}")
-    window = check.per_axis("roi_size", roi_size, len(sizes))
-    grid = patch_grid(sizes, patch_size=window, overlap=overlap)
-    weight = importance_weight(importance, window)
-    check.integer("batch_size", batch_size, minimum=1)
-    padded, first = padded_to_window(inputs, window, "constant", 0.0)
-    front = _Front(padded, grid, weight.to(device or inputs.device))
-    work = _batches(len(inputs), grid, window[0], batch_size)
-    slabs = _blended(padded, predictor, front, tqdm(work, disable=not progress))
-    return _cropped(slabs, first, sizes)
+    return _prediction(
+        inputs,
+        predictor,
+        roi_size=roi_size,
+        overlap=overlap,
+        importance=importance,
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
+    )
 
 
 def sliding_window_segmentation(
@@ -110,10 +108,11 @@ def sliding_window_segmentation(
 ) -> Shaped[Tensor, "batch *output"]:
     """Return the label map of a whole volume without ever holding the scores of all of it.
 
-    Windows are predicted, blended, brought to the size of the output and reduced slab by slab,
-    so that memory is that of a slab of scores and one label map: a hundred classes cost no more
-    depth than two. Labels equal those of ``sliding_window_inference`` followed by linear
-    interpolation and ``argmax`` wherever the two best scores differ by more than rounding.
+    Windows are predicted and blended slab by slab, brought to the size of the output and reduced
+    plane by plane, so that memory is that of the planes under one window, of a few planes of the
+    output and one label map: a hundred classes cost no more depth than two. Labels equal those of
+    ``sliding_window_inference`` followed by linear interpolation and ``argmax`` wherever the two
+    best scores differ by more than rounding.
 
     Args:
         inputs: Volumes of one size; put their longest axis first.
@@ -125,9 +124,9 @@ def sliding_window_segmentation(
         output_size: Spatial size of the result, such as that of the volume before resampling;
             scores are interpolated linearly with half-pixel centres. None is the size of the
             input.
-        reduce: What becomes of the scores of a slab: the index of the best class, the "entropy"
-            of their softmax in nats, or a function ``(batch, channel, planes, *rest) -> (batch,
-            planes, *rest)``.
+        reduce: What becomes of the scores of one or a few planes: the index of the best class,
+            the "entropy" of their softmax in nats, or a function ``(batch, channel, planes,
+            *rest) -> (batch, planes, *rest)``.
         device: Where scores are summed and the result is; None means where ``inputs`` is.
         progress: Show a progress bar over the calls of the predictor.
 
@@ -158,7 +157,7 @@ def sliding_window_segmentation(
         check.one_of("reduce", reduce, ("argmax", "entropy"))
     sizes = tuple(inputs.shape[2:])
     target = check.per_axis("output_size", output_size or sizes, len(sizes))
-    slabs: Iterator[Slab] = sliding_window_slabs(
+    slabs = _prediction(
         inputs,
         predictor,
         roi_size=roi_size,
@@ -167,6 +166,7 @@ def sliding_window_segmentation(
         batch_size=batch_size,
         device=device,
         progress=progress,
+        planes_at_once=1,
     )
     if tuple(target) != sizes:
         slabs = (Slab(*part) for part in resized(slabs, sizes[0], target))
@@ -177,6 +177,34 @@ def sliding_window_segmentation(
             result = part.new_empty((len(inputs), *target))
         result[:, start : start + part.shape[1]] = part
     return result
+
+
+def _prediction(
+    inputs: Tensor,
+    predictor: Callable[[Tensor], Tensor],
+    *,
+    roi_size: int | Sequence[int],
+    overlap: float | Sequence[float],
+    importance: Literal["gaussian", "constant"] | Tensor,
+    batch_size: int,
+    device: torch.device | str | None,
+    progress: bool,
+    planes_at_once: int | None = None,
+) -> Iterator[Slab]:
+    """Return the slabs, as they become complete or cut into thinner ones."""
+    sizes = tuple(inputs.shape[2:])
+    if not sizes or not len(inputs):
+        raise check.fail("inputs", "(batch, channel, *spatial)", f"shape {tuple(inputs.shape)}")
+    window = check.per_axis("roi_size", roi_size, len(sizes))
+    grid = patch_grid(sizes, patch_size=window, overlap=overlap)
+    weight = importance_weight(importance, window)
+    check.integer("batch_size", batch_size, minimum=1)
+    padded, first = padded_to_window(inputs, window, "constant", 0.0)
+    front = _Front(padded, grid, weight.to(device or inputs.device))
+    work = _batches(len(inputs), grid, window[0], batch_size)
+    calls = tqdm(work, disable=not progress)
+    slabs = _blended(padded, predictor, front, calls, planes_at_once or window[0])
+    return _cropped(slabs, first, sizes)
 
 
 class _Front:
@@ -200,11 +228,13 @@ class _Front:
         for i, (sample, _, *rest) in enumerate(corners):
             cut(total, (sample, 0, *rest), weight.shape).addcmul_(parts[i], weight)
 
-    def move(self, planes: int) -> Tensor:
-        """Return the blended scores of the first planes, which are complete, and go past them."""
+    def finish(self, planes: int, at_once: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield the blended scores of the first planes, which are complete, and go past them."""
         total, depth = cast("Tensor", self.total), self.weight.shape[0]
         self.cover += self.row
-        done = total[:, :, :planes] / self.cover[:planes]
+        for start in range(0, planes, at_once):
+            part = slice(start, min(start + at_once, planes))
+            yield start, total[:, :, part] / self.cover[part]
         for start in range(0, depth, planes):  # a piece at a time, so that none overlaps its copy
             kept = min(planes, depth - planes - start)
             for buffer, axis in ((total, 2), (self.cover, 0)):
@@ -213,7 +243,6 @@ class _Front:
                     buffer.narrow(axis, start, kept).copy_(moved)
         total[:, :, depth - planes :] = 0
         self.cover[depth - planes :] = 0
-        return done
 
     def _begin(self, scores: Tensor) -> None:
         wide = torch.promote_types(scores.dtype, torch.promote_types(self.wide, torch.float32))
@@ -243,19 +272,28 @@ def _blended(
     predictor: Callable[[Tensor], Tensor],
     front: _Front,
     work: Iterable[tuple[list[Corner], int]],
+    planes_at_once: int,
 ) -> Iterator[Slab]:
-    window = tuple(front.weight.shape)
     for corners, planes in work:
-        with torch.no_grad():
-            patches = torch.stack([cut(padded, corner, window) for corner in corners])
-            prediction = predictor(patches)
-            if not isinstance(prediction, Tensor):
-                raise TypeError(
-                    f"predictor must return one tensor; got {type(prediction).__name__}"
-                )
-            front.add(scores_of(prediction, len(corners), window)[0], corners)
+        _predict(padded, predictor, front, corners)
         if planes:
-            yield Slab(corners[0][1], front.move(planes))
+            for start, scores in front.finish(planes, planes_at_once):
+                yield Slab(corners[0][1] + start, scores)
+
+
+@torch.no_grad()
+def _predict(
+    padded: Tensor,
+    predictor: Callable[[Tensor], Tensor],
+    front: _Front,
+    corners: Sequence[Corner],
+) -> None:
+    """Add the prediction of some windows to the front, and forget it."""
+    window = tuple(front.weight.shape)
+    prediction = predictor(torch.stack([cut(padded, corner, window) for corner in corners]))
+    if not isinstance(prediction, Tensor):
+        raise TypeError(f"predictor must return one tensor; got {type(prediction).__name__}")
+    front.add(scores_of(prediction, len(corners), window)[0], corners)
 
 
 def _cropped(slabs: Iterator[Slab], first: Sequence[int], sizes: Sequence[int]) -> Iterator[Slab]:

@@ -164,6 +164,24 @@ def test_memory_does_not_grow_with_depth(output_size: tuple[int, ...] | None) ->
     assert peak(120) == peak(40)
 
 
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_scores_are_reduced_between_two_planes_at_a_time(factor: int) -> None:
+    """So that a fine grid of many classes takes memory of a few of its planes."""
+    planes: list[int] = []
+
+    def counted(scores: Tensor) -> Tensor:
+        planes.append(scores.shape[2])
+        return scores.argmax(1)
+
+    size = tuple(factor * n for n in (40, 9, 8))
+    sliding_window_segmentation(
+        torch.rand(1, 1, 40, 9, 8), positional, roi_size=8, output_size=size, reduce=counted
+    )
+
+    assert sum(planes) == size[0]
+    assert max(planes) <= 2 * factor
+
+
 def test_nothing_is_computed_before_it_is_asked_for() -> None:
     calls = []
 
