@@ -56,7 +56,7 @@ def gaussian_importance(
         sigma = check.positive("sigma_scale", scale) * size
         offset = torch.arange(size, dtype=torch.float64, device=device) - (size - 1) / 2
         weight = weight[..., None] * torch.exp(-(offset**2) / (2 * sigma**2))
-    return weight.clamp(min=minimum).to(dtype)
+    return weight.clamp_(min=minimum).to(dtype)
 
 
 def patch_grid(
