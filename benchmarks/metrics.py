@@ -1,11 +1,13 @@
-"""Surface metrics beside MONAI: time for one case, and the values.
+"""Metrics beside MONAI: time for one case, and the values.
 
     python benchmarks/metrics.py [--size 256]
 
 Two organs in a cube of voxels of 1 x 1 x 2.5 mm: an ellipsoid and the same one moved and roughened,
-and a thin tube. Both libraries get the same boolean masks in this one process, in turn, after a
-round to warm up; a row gives the median of each, their ratio, above 1 where medkit is faster, and
-the values. MONAI's tables of surface areas are in float32.
+and a thin tube, as boolean masks; and a class map of both and of two boxes, of which MONAI gets the
+masks, made beforehand. Both libraries work in this one process, in turn, after a round to warm up.
+A row gives the median of each, their ratio, above 1 where medkit is faster, that of the fastest, and
+the values, of a class map their mean. MONAI's tables of surface areas are in float32. With one
+thread (OMP_NUM_THREADS=1) its own seconds are counted, whatever else the machine does.
 """
 
 import argparse
@@ -13,22 +15,29 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from medkit.metrics import average_surface_distance, hausdorff_distance, surface_dice
+from medkit.metrics import (
+    average_surface_distance,
+    dice_score,
+    hausdorff_distance,
+    surface_dice,
+)
 
 warnings.filterwarnings("ignore", category=FutureWarning)
 
 import monai.metrics as monai  # noqa: E402  after the filter for its own warnings
 
 SPACING = (2.5, 1.0, 1.0)
+Masks = dict[str, tuple[Tensor, Tensor]]
 
 
-def organs(size: int) -> dict[str, tuple[Tensor, Tensor]]:
+def organs(size: int) -> Masks:
     """Return prediction and truth ``(1, 1, size, size, size)`` of each organ."""
     z, y, x = np.ogrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j, -1 : 1 : size * 1j]
     noise = gaussian_filter(np.random.default_rng(0).standard_normal((size,) * 3), 2)
@@ -43,32 +52,79 @@ def organs(size: int) -> dict[str, tuple[Tensor, Tensor]]:
     return {n: tuple(torch.from_numpy(m.copy())[None, None] for m in p) for n, p in pairs.items()}
 
 
-RUNS: dict[str, tuple[Callable[..., float], Callable[..., float]]] = {
-    "Hausdorff distance, 95 %": (
-        lambda p, t: hausdorff_distance(p, t, percent=95, spacing=SPACING).values.item(),
-        lambda p, t: monai.compute_hausdorff_distance(
-            p, t, include_background=True, percentile=95, spacing=list(SPACING)
-        ).item(),
+def class_maps(pairs: Masks) -> tuple[Tensor, Tensor]:
+    """Return prediction and truth ``(1, size, size, size)`` of the organs and two boxes."""
+    maps = [torch.zeros(pairs["organ"][0].shape[2:], dtype=torch.uint8) for _ in range(2)]
+    for number, name in enumerate(pairs, 1):
+        for each, mask in zip(maps, pairs[name], strict=True):
+            each[mask[0, 0]] = number
+    size = len(maps[0])
+    for number, corner in ((3, 0), (4, size - size // 5)):
+        for shift, each in enumerate(maps):
+            each[size // 3 : size // 2 + shift, corner : corner + size // 5, : size // 4] = number
+    return maps[0][None], maps[1][None]
+
+
+class Metric(NamedTuple):
+    """The same metric in both libraries."""
+
+    ours: Callable[..., Tensor]
+    theirs: Callable[..., Tensor]
+
+
+METRICS = {
+    "Dice": Metric(
+        lambda p, t, **o: dice_score(p, t, **o).values,
+        monai.compute_dice,
     ),
-    "average surface distance": (
-        lambda p, t: average_surface_distance(p, t, spacing=SPACING).values.item(),
-        lambda p, t: monai.compute_average_surface_distance(
-            p, t, include_background=True, symmetric=True, spacing=list(SPACING)
-        ).item(),
+    "Hausdorff distance, 95 %": Metric(
+        lambda p, t, **o: hausdorff_distance(p, t, percent=95, spacing=SPACING, **o).values,
+        lambda p, t, **o: monai.compute_hausdorff_distance(
+            p, t, percentile=95, spacing=list(SPACING), **o
+        ),
     ),
-    "surface Dice, 2 mm, surfels": (
-        lambda p, t: surface_dice(p, t, tolerance=2.0, spacing=SPACING).values.item(),
-        lambda p, t: monai.compute_surface_dice(
-            p, t, [2.0], include_background=True, spacing=list(SPACING), use_subvoxels=True
-        ).item(),
+    "average surface distance": Metric(
+        lambda p, t, **o: average_surface_distance(p, t, spacing=SPACING, **o).values,
+        lambda p, t, **o: monai.compute_average_surface_distance(
+            p, t, symmetric=True, spacing=list(SPACING), **o
+        ),
+    ),
+    "surface Dice, 2 mm, surfels": Metric(
+        lambda p, t, **o: surface_dice(p, t, tolerance=2.0, spacing=SPACING, **o).values,
+        lambda p, t, **o: monai.compute_surface_dice(
+            p,
+            t,
+            [2.0] * (p.shape[1] - (not o["include_background"])),
+            spacing=list(SPACING),
+            use_subvoxels=True,
+            **o,
+        ),
     ),
 }
 
 
-def seconds(run: Callable[..., float], *masks: Tensor) -> float:
-    start = time.perf_counter()
-    run(*masks)
-    return time.perf_counter() - start
+def clock() -> float:
+    """Return the seconds of this thread, or of the wall if others work for it."""
+    return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def compare(
+    name: str, ours: Callable[[], Tensor], theirs: Callable[[], Tensor], count: int
+) -> None:
+    """Print a row."""
+    values = [float(run().mean()) for run in (ours, theirs)]
+    times: list[list[float]] = [[], []]
+    for _ in range(count):
+        for run, each in zip((ours, theirs), times, strict=True):
+            start = clock()
+            run()
+            each.append(clock() - start)
+    mine, monais = (statistics.median(each) for each in times)
+    fastest = min(times[1]) / min(times[0])
+    print(
+        f"{name:43}{mine:10.3f}{monais:10.3f}{monais / mine:8.1f}{fastest:9.1f}"
+        f"   {values[0]:.6f} {values[1]:.6f}"
+    )
 
 
 def main() -> None:
@@ -77,20 +133,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     print(f"{options.size}^3 voxels, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"{'':38}{'medkit, s':>10}{'MONAI, s':>10}{'ratio':>8}{'fastest':>9}   values")
-    for name, masks in organs(options.size).items():
-        for title, runs in RUNS.items():
-            values = [run(*masks) for run in runs]
-            times: list[list[float]] = [[], []]
-            for _ in range(options.repeats):
-                for run, each in zip(runs, times, strict=True):
-                    each.append(seconds(run, *masks))
-            ours, theirs = (statistics.median(each) for each in times)
-            fastest = min(times[1]) / min(times[0])
-            print(
-                f"{name}: {title:31}{ours:10.3f}{theirs:10.3f}{theirs / ours:8.1f}{fastest:9.1f}"
-                f"   {values[0]:.6f} {values[1]:.6f}"
+    print(f"{'':43}{'medkit, s':>10}{'MONAI, s':>10}{'ratio':>8}{'fastest':>9}   values")
+    masks = organs(options.size)
+    maps = class_maps(masks)
+    channels = [torch.nn.functional.one_hot(m.long(), 5).movedim(-1, 1).bool() for m in maps]
+    for title, metric in METRICS.items():
+        for name, pair in masks.items():
+            compare(
+                f"{name}: {title}",
+                lambda m=metric, p=pair: m.ours(*p, include_background=True),
+                lambda m=metric, p=pair: m.theirs(*p, include_background=True),
+                options.repeats,
             )
+        compare(
+            f"class map: {title}",
+            lambda m=metric: m.ours(*maps, num_classes=5, include_background=False),
+            lambda m=metric: m.theirs(*channels, include_background=False),
+            options.repeats,
+        )
 
 
 if __name__ == "__main__":
