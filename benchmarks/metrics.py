@@ -5,8 +5,8 @@
 Two organs in a cube of voxels of 1 x 1 x 2.5 mm: an ellipsoid and the same one moved and roughened,
 and a thin tube, as boolean masks; and a class map of both and of two boxes, of which MONAI gets the
 masks, made beforehand. Both libraries work in this one process, in turn, after a round to warm up.
-A row gives the median of each, their ratio, above 1 where medkit is faster, that of the fastest, and
-the values, of a class map their mean. MONAI's tables of surface areas are in float32. With one
+A row gives the median of each, their ratio, above 1 where medkit is faster, that of the fastest,
+and the values, of a class map their mean. MONAI's tables of surface areas are in float32. With one
 thread (OMP_NUM_THREADS=1) its own seconds are counted, whatever else the machine does.
 """
 

@@ -59,6 +59,27 @@ def test_views_of_the_surface_pipeline() -> None:
     assert_close(ours, np.mean(seen, axis=0))
 
 
+def resized(x: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Interpolate one axis after the other between the centres of voxels."""
+    for axis, n in enumerate(size, 2):
+        places = (np.arange(n) + 0.5) * x.shape[axis] / n - 0.5
+        old = np.arange(x.shape[axis])
+        x = np.apply_along_axis(lambda row, p=places, o=old: np.interp(p, o, row), axis, x)
+    return x
+
+
+def test_several_scales_are_averaged_on_the_grid_of_the_volume() -> None:
+    x = np.random.default_rng(2).standard_normal((1, 1, 6, 8, 4))
+    small, large = (
+        resized(lopsided_in_numpy(resized(x, size)), x.shape[2:])
+        for size in ((3, 4, 2), (9, 12, 6))
+    )
+    views = [View(), View(scale=0.5), View(scale=1.5)]
+    ours = inference.test_time_augmentation(torch.from_numpy(x), lopsided, views=views)
+
+    assert_close(ours, (lopsided_in_numpy(x) + small + large) / 3)
+
+
 def test_mirrored_sides_are_swapped() -> None:
     right_of_centre = torch.tensor([[[[0.0, 0.0, 1.0, 1.0]]]])
 
