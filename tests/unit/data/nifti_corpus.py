@@ -334,7 +334,7 @@ def _impossible_places() -> Iterator[Bad]:
     yield Bad("sform nan", file(srow=not_there), GeometryError, "finite")
     yield Bad("sform inf", file(srow=(*SROW[:11], INF)), GeometryError, "finite")
     yield Bad("sform zero", file(srow=(0,) * 12), GeometryError, "invertible")
-    vast = np.diag([1e200, 1e200, 1e200, 1])[:3].ravel()
+    vast = tuple(np.diag([1e200, 1e200, 1e200, 1])[:3].ravel())
     yield Bad("sform beyond squares", nifti(V, {"srow": vast}, version=2), GeometryError, "invert")
     metres = {"srow": (*SROW[:11], 1e306), "xyzt_units": 1}
     yield Bad("sform of metres", nifti(V, metres, version=2), GeometryError, "affine in mm")
