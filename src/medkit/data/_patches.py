@@ -1,6 +1,7 @@
 """Random patches of volumes, the same whatever the number of workers."""
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,6 +13,14 @@ from medkit._core.keyed_random import sample_rng
 from ._dataset import Case, CaseSource, Item
 from ._patch_cut import check_size, cut
 from ._patch_samplers import PatchSampler, UniformPatchSampler
+
+
+@runtime_checkable
+class _Drawn(Protocol):
+    """An index that says when it was drawn, such as ``medkit.train.SampleIndex``."""
+
+    epoch: int
+    draw: int
 
 
 class PatchDataset(Dataset[Item]):
@@ -28,6 +37,7 @@ class PatchDataset(Dataset[Item]):
     The draw depends on ``(seed, epoch, index)`` alone: the same patches come with any number of
     workers and after a resume. Call :meth:`set_epoch` before each pass over the data to get new
     ones; workers that stay alive are told. An index drawn twice in an epoch gives one patch twice.
+    Indices of ``medkit.train.ResumableBatchSampler`` say their epoch, and their draw, themselves.
 
     Args:
         dataset: Where the cases come from, usually a :class:`VolumeDataset` with ``cache=True``.
@@ -87,10 +97,13 @@ class PatchDataset(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         if not -len(self) <= index < len(self):
             raise IndexError(f"index must be below {len(self)}; got {index}")
-        index %= len(self)
-        number = index // self.patches_per_case
+        if isinstance(index, _Drawn):
+            epoch, draw = index.epoch, index.draw
+        else:
+            epoch, draw = int(self._epoch), index % len(self)
+        number = index % len(self) // self.patches_per_case
         case = self._dataset.case(number)
-        generator = sample_rng(self.seed, int(self._epoch), index)
+        generator = sample_rng(self.seed, epoch, draw)
         size = self.patch_size
         start = self._draws[number].start(case, size, generator)
         return cut(case, start, size, self._pad_value, self._pad_label)

@@ -114,10 +114,15 @@ class SeededDataset(Dataset[Item], Generic[Item]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the random numbers of an epoch, for samplers that do not say it.
 
+        The dataset inside is told too, if it has a ``set_epoch``.
+
         Args:
             epoch: Number of the epoch, from 0.
         """
         self._epoch.fill_(check.integer("epoch", epoch, minimum=0))
+        set_epoch = getattr(self.dataset, "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(epoch)
 
 
 def make_loader(

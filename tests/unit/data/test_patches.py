@@ -18,6 +18,13 @@ from medkit.data import (
     VolumeDataset,
 )
 from medkit.testing import assert_close
+from medkit.train import (
+    ResumableBatchSampler,
+    ResumableLoader,
+    SampleIndex,
+    SeededDataset,
+    make_loader,
+)
 from unit.data.volumes import affine
 
 SHAPE = (12, 14, 16)
@@ -98,6 +105,33 @@ def test_patches_depend_on_seed_epoch_and_index_alone() -> None:
     patches.set_epoch(0)
     assert [_start(patches[i]) for i in range(20)] == starts
     assert [_start(_patches(patches_per_case=20, seed=1)[i]) for i in range(20)] != starts
+
+
+def test_an_index_that_says_when_it_was_drawn_is_believed() -> None:
+    patches = _patches(patches_per_case=20)
+    later = _patches(patches_per_case=20)
+    later.set_epoch(3)
+
+    for i in range(20):
+        index = SampleIndex(i, epoch=3, draw=i)
+        assert _start(patches[index]) == _start(later[i])
+    repeated = {_start(patches[SampleIndex(0, epoch=3, draw=draw)]) for draw in range(20)}
+    assert len(repeated) > 15
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_patches_behind_a_seeded_dataset_are_new_in_every_epoch(keyed: bool) -> None:
+    data = SeededDataset(_patches(patches_per_case=6), seed=0)
+    sampler = ResumableBatchSampler(6, 6, seed=0, shuffle=False)
+    loader = make_loader(data, sampler) if keyed else DataLoader(data, batch_size=6)
+    resumable = ResumableLoader(loader)
+
+    (first,), (second,) = ([batch["image"] for batch in resumable] for _ in range(2))
+
+    own = _patches(patches_per_case=6)
+    own.set_epoch(1)
+    assert not torch.equal(first, second)
+    assert torch.equal(second, torch.stack([own[i]["image"] for i in range(6)]))
 
 
 def test_the_global_random_state_is_neither_used_nor_changed() -> None:
