@@ -91,7 +91,7 @@ class Preset:
     base_channels: int
     size: tuple[int, int] = (480, 768)
     rotation: float = 15.0
-    synthetic: tuple[int, int, int, int] = (40, 16, 496, 768)  # patients, B-scans, height, width
+    synthetic: tuple[int, int, int, int] = (20, 10, 496, 768)  # patients, B-scans, height, width
 
 
 CHOSEN = ["checkpoint.metric=rows/mae", "checkpoint.mode=min"]
@@ -319,13 +319,13 @@ def judge_all(eyes: Eyes, found: dict[str, Tensor]) -> dict[str, dict]:
 
 def show(table: dict[str, dict]) -> None:
     """Print the errors: mean with its interval over patients, 95th percentile, coverage."""
-    heads = (f"{name:>8}{'95% interval':>15}{'p95':>6}{'found':>8}" for name in NAMES)
+    heads = (f"{name:>8}{'95% interval':>18}{'p95':>6}{'found':>8}" for name in NAMES)
     print(f"{'':16}" + "".join(heads))
     for method, report in table.items():
         print(f"{method:16}", end="")
         for one in (report[name] for name in NAMES):
             interval = "" if "patient" in method else f"{one['low']:.2f} to {one['high']:.2f}"
-            print(f"{one['mae']:8.2f}{interval:>15}{one['p95']:6.1f}{one['coverage']:8.2%}", end="")
+            print(f"{one['mae']:8.2f}{interval:>18}{one['p95']:6.1f}{one['coverage']:8.2%}", end="")
         print()
 
 
