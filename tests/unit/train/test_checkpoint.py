@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -28,10 +29,12 @@ from medkit.train import (
 class _Run:
     """A model, its stepper and a checkpoint manager."""
 
-    def __init__(self, root: Path, **options: object) -> None:
+    def __init__(self, root: Path, *, average: bool = False, **options: object) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
-        self.stepper = Stepper(self.model, torch.optim.AdamW(self.model.parameters(), lr=0.1))
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.1)
+        ema = ModelEma(self.model) if average else None
+        self.stepper = Stepper(self.model, optimizer, ema=ema)
         self.checkpoints = CheckpointManager(root, **options)  # type: ignore[arg-type]
         self.checkpoints.register({"model": self.model, "stepper": self.stepper})
 
@@ -131,20 +134,21 @@ def test_an_earlier_step_than_the_newest_is_refused(tmp_path: Path) -> None:
         run.checkpoints.save(9)
 
 
-@pytest.mark.parametrize("file", ["weights.pt", "state.pt", "meta.json"])
+@pytest.mark.parametrize("file", ["weights.pt", "averaged_weights.pt", "state.pt", "meta.json"])
 def test_a_damaged_checkpoint_is_passed_over_and_set_aside(tmp_path: Path, file: str) -> None:
-    run = _Run(tmp_path)
+    run = _Run(tmp_path, average=True)
     run.checkpoints.save(1)
     good = run.state()
     run.steps(1)
     newest = run.checkpoints.save(2)
     whole = (newest / file).read_bytes()
     chosen = random.Random(0)
-    for _ in range(40):
+    for _ in range(100):
         damaged = bytearray(whole)
         damaged[chosen.randrange(len(whole))] ^= 1 << chosen.randrange(8)
-        (newest / file).write_bytes(damaged)
-        assert any(file in problem for problem in run.checkpoints.verify(newest).problems)
+        for wrong in (damaged, whole[: chosen.randrange(len(whole))]):
+            (newest / file).write_bytes(wrong)
+            assert any(file in problem for problem in run.checkpoints.verify(newest).problems)
 
     with pytest.warns(RuntimeWarning, match=f"passed over .*{file} is .*damaged"):
         step = run.checkpoints.restore()
@@ -257,6 +261,60 @@ def test_a_full_disk_leaves_every_old_checkpoint(
     assert error.value.errno == errno.ENOSPC
     assert _names(tmp_path) == ["step_000000001"]
     assert run.checkpoints.restore() == 1
+
+
+class _Full:
+    """A file on a disk that has room for so many bytes more."""
+
+    def __init__(self, stream: BinaryIO, room: list[int]) -> None:
+        self.stream, self.room = stream, room
+
+    def write(self, data: bytes | memoryview) -> int:
+        size = memoryview(data).nbytes
+        if size > self.room[0]:
+            self.stream.write(memoryview(data).cast("B")[: self.room[0]])
+            self.room[0] = 0
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room[0] -= size
+        return self.stream.write(data)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.stream, name)
+
+    def __enter__(self) -> "_Full":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 0.999])
+def test_a_disk_that_fills_up_while_saving_leaves_every_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    run = _Run(tmp_path, average=True)
+    first = run.checkpoints.save(1)
+    good = run.state()
+    room = [int(share * sum(file.stat().st_size for file in first.iterdir()))]
+    run.steps(1)
+    unlimited = Path.open
+
+    def limited(path: Path, mode: str = "r", **options: Any) -> object:
+        stream = unlimited(path, mode, **options)
+        return _Full(stream, room) if mode == "wb" else stream  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "open", limited)
+
+    with pytest.raises(OSError, match="No space left on device") as error:
+        run.checkpoints.save(2)
+
+    monkeypatch.undo()
+    assert error.value.errno == errno.ENOSPC
+    assert room == [0]
+    assert _names(tmp_path) == ["step_000000001"]
+    assert run.checkpoints.restore() == 1
+    assert _equal(run.state(), good)
+    assert run.checkpoints.save(2).name == "step_000000002"
 
 
 @pytest.mark.parametrize("call", range(1, 8))
