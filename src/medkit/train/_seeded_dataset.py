@@ -50,7 +50,8 @@ class SeededDataset(Dataset[Item], Generic[Item]):
     put back afterwards. Transforms that keep a generator of their own are seeded when they are
     named in ``transform`` or ``own_state``: those with ``set_random_state`` (MONAI) or
     ``set_random_seed`` (albumentations). TorchIO and batchgeneratorsv2 draw from the global
-    generators. The same items come with any number of workers, and after a restart.
+    generators. A function around them is no such transform: give it as ``transform``, and what it
+    calls as ``own_state``. The same items come with any number of workers, and after a restart.
 
     The epoch comes with the indices of a :class:`ResumableBatchSampler`; with any other sampler
     call ``set_epoch`` (:class:`ResumableLoader` does), of which persistent workers hear too.

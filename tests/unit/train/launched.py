@@ -1,7 +1,7 @@
-"""A script as a user writes it, started by ``python -m medkit.train.launch``.
+"""A script as a user writes it, started by ``python -m medkit.train.launch`` or by others.
 
-Run with ``<folder> <step at which process 1 is killed once, or 0>``; the first process writes what
-is left at the end to ``<folder>/result.json``.
+Run with ``<folder> <step at which process 1 is killed once, or 0> <who joins the processes>``; the
+first process writes what is left at the end to ``<folder>/result.json``.
 """
 
 import hashlib
@@ -43,8 +43,7 @@ class Items:
         return torch.full((3,), float(index)) / 10 + torch.randn(3)
 
 
-def main() -> None:
-    folder, fatal_step = Path(sys.argv[1]), int(sys.argv[2])
+def train(folder: Path, fatal_step: int) -> None:
     torch.set_num_threads(1)
     info = init_distributed(backend="gloo")
     seed_everything(0)
@@ -64,7 +63,7 @@ def main() -> None:
         checkpoints.restore()
     except FileNotFoundError:
         log.load_state_dict({"rows": 0})
-    first_try = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    killed = folder / "killed"
     while loader.epoch < EPOCHS:
         for batch, _ in stepper.micro_batches(loader):
             loss = model(batch).square().mean()
@@ -75,7 +74,8 @@ def main() -> None:
             log.log({"loss": step.loss, "norm": step.grad_norm}, step=stepper.num_steps)
             if checkpoints.due(stepper.num_steps):
                 checkpoints.save(stepper.num_steps)
-            if info.rank == 1 and stepper.num_steps == fatal_step and first_try:
+            if info.rank == 1 and stepper.num_steps == fatal_step and not killed.exists():
+                killed.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
     states = [*unwrap(model).state_dict().values(), *ema.average.values()]
     states += [value for state in optimizer.state.values() for value in state.values()]
@@ -84,6 +84,24 @@ def main() -> None:
     if is_main():
         result = {"found": found, "size": info.world_size, "log": log.path.read_text()}
         (folder / "result.json").write_text(json.dumps(result))
+        (folder / "adopted").write_text(str(info.adopted))
+
+
+def join(who: str) -> None:
+    """Let another library join the processes, which ``init_distributed`` then adopts."""
+    if who == "fabric":
+        from lightning_fabric import Fabric
+
+        Fabric(accelerator="cpu", strategy="ddp", devices=2).launch()
+    elif who == "accelerate":
+        from accelerate import Accelerator
+
+        Accelerator(cpu=True)
+
+
+def main() -> None:
+    join(sys.argv[3])
+    train(Path(sys.argv[1]), int(sys.argv[2]))
     distributed.barrier()
     distributed.destroy_process_group()
     os._exit(0)  # gloo's threads may abort an ordinary exit

@@ -35,6 +35,23 @@ def test_both_stop_when_one_is_asked_to(found: list[dict[str, Any]]) -> None:
     assert [result["stopped"] for result in found] == [[False, True, True]] * 2
 
 
+def test_both_save_the_step_in_which_one_was_asked_to_stop(found: list[dict[str, Any]]) -> None:
+    for result in found:
+        whole, stopped, resumed = result["interrupted"]
+        assert stopped == [4, True, "step_000000004"]
+        assert resumed == whole == [12, False, "step_000000012"]
+        assert result["same"]
+
+
+def test_normalisation_over_all_processes_is_put_in_and_asks_for_gpus(
+    found: list[dict[str, Any]],
+) -> None:
+    for result in found:
+        kind, message = result["synced"]
+        assert kind == "SyncBatchNorm"
+        assert "only work with GPU" in message
+
+
 def test_one_checkpoint_holds_both_and_each_gets_its_own_random_state(
     found: list[dict[str, Any]],
 ) -> None:

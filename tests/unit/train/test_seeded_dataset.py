@@ -23,6 +23,12 @@ from medkit.train import (
 COUNT, BATCH = 13, 3
 
 
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let albumentations not look for a newer version of itself."""
+    monkeypatch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
+
+
 class _Items:
     """Items that are their number."""
 
@@ -167,6 +173,38 @@ def _with_torchio() -> Callable[[Any], Any]:
     return lambda item: {"image": inner(item["image"])}
 
 
+def _with_batchgenerators() -> Callable[[Any], Any]:
+    package = "batchgeneratorsv2.transforms"
+    noise = pytest.importorskip(f"{package}.intensity.gaussian_noise", exc_type=ImportError)
+    brightness = pytest.importorskip(f"{package}.intensity.brightness", exc_type=ImportError)
+    random_transform = pytest.importorskip(f"{package}.utils.random", exc_type=ImportError)
+    compose = pytest.importorskip(f"{package}.utils.compose", exc_type=ImportError)
+    inner = compose.ComposeTransforms(
+        [
+            random_transform.RandomTransform(noise.GaussianNoiseTransform((0.1, 0.5)), 0.7),
+            brightness.MultiplicativeBrightnessTransform((0.5, 2.0), synchronize_channels=True),
+        ]
+    )
+    return lambda item: {"image": inner(image=item["image"].clone())["image"]}
+
+
+class _WithAlbumentations:
+    """A 2D library: it takes a slice as an array, and its generator is its own."""
+
+    def __init__(self) -> None:
+        package = pytest.importorskip("albumentations", exc_type=ImportError)
+        noise, scale = package.GaussNoise(p=1.0), package.RandomScale((0.5, 2.0), p=1.0)
+        back = package.Resize(8, 8)
+        self.compose = package.Compose([package.OneOf([noise, scale], p=1.0), back])
+
+    def set_random_seed(self, seed: int) -> None:
+        self.compose.set_random_seed(seed)
+
+    def __call__(self, item: dict[str, Tensor]) -> dict[str, Tensor]:
+        tenth = item["image"][0].float().numpy() / 10  # it keeps images in [0, 1]
+        return {"image": 10 * torch.from_numpy(self.compose(image=tenth)["image"])[None]}
+
+
 class _OwnState:
     """Seeds as albumentations does: ``set_random_seed`` on an object with its own generator."""
 
@@ -180,8 +218,31 @@ class _OwnState:
         return {"image": item["image"] + self.generator.random()}
 
 
+LIBRARIES = [_with_monai, _with_torchio, _with_batchgenerators, _WithAlbumentations]
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("make", [_with_monai, _with_torchio, _OwnState])
+@pytest.mark.parametrize("make", LIBRARIES)
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_change_nothing_of_what_other_libraries_draw(
+    make: Callable[[], Any], workers: int
+) -> None:
+    """Two epochs, in the second of which every sample is drawn anew."""
+
+    def samples(workers: int) -> list[Tensor]:
+        data = SeededDataset(_Volumes(), seed=1, transform=make())
+        sampler = ResumableBatchSampler(6, 2, seed=3)
+        loader = ResumableLoader(make_loader(data, sampler, num_workers=workers))
+        return [torch.as_tensor(batch["image"]) for _ in range(2) for batch in loader]
+
+    alone, shared = samples(0), samples(workers)
+
+    assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+    assert len({round(float(batch.double().sum()), 6) for batch in alone}) == 6
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("make", [*LIBRARIES, _OwnState])
 def test_transforms_of_other_libraries_follow_the_key(make: Callable[[], Any]) -> None:
     def epoch(data: SeededDataset[Any], order: list[int]) -> dict[int, Tensor]:
         return {i: torch.as_tensor(data[i]["image"]).clone() for i in order}

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from medkit.train import (
     CheckpointManager,
     ResumableLoader,
+    Run,
     Stepper,
     StopSignal,
     SumMetrics,
@@ -97,6 +98,37 @@ def stopped(rank: int) -> list[bool]:
     return answers
 
 
+def interrupted(rank: int, folder: Path) -> dict[str, object]:
+    """One process alone hears SIGTERM in its fourth step; then the run goes on to its end."""
+    steps, weights = [], []
+    for deadly in (0, 4, 0):
+        model = wrap_model(make())
+        stepper = Stepper(model, sgd(model))
+        name = "whole" if not steps else "stopped"
+        checkpoints = CheckpointManager(folder / name, fsync=False)
+        loader = ResumableLoader(list(torch.linspace(-1, 1, 36).double().reshape(6, 2, 3)))
+        with Run(stepper, loader, checkpoints=checkpoints, progress=False) as run:
+            for _ in run.epochs(2):
+                for batch in run.batches():
+                    run.step(loss_of(model, batch[rank : rank + 1]))
+                    if rank == 1 and stepper.num_steps == deadly:
+                        os.kill(os.getpid(), signal.SIGTERM)
+        latest = checkpoints.latest()
+        steps.append([stepper.num_steps, run.stopped, "" if latest is None else latest.name])
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    return {"interrupted": steps, "same": bool(torch.equal(weights[0], weights[2]))}
+
+
+def synced() -> list[str]:
+    """Normalisation that sees all processes: torch has it for GPUs alone, and says so."""
+    net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8))
+    try:
+        wrap_model(net, sync_bn=True)
+    except ValueError as error:
+        return [type(net[1]).__name__, str(error)]
+    return [type(net[1]).__name__]
+
+
 def sums() -> dict[str, float]:
     """Each counts its share of seven cases; one of them has a name of its own."""
     found = SumMetrics()
@@ -150,6 +182,8 @@ def main() -> None:
         "skipped": skipped(rank, x),
         "stopped": stopped(rank),
         "sums": sums(),
+        "synced": synced(),
+        **interrupted(rank, folder),
         **saved(rank, folder),
     }
     distributed.barrier()
