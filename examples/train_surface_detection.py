@@ -130,9 +130,20 @@ class Preset:
 
 
 PRESETS = {
-    "tiny": Preset(40, 2, 1, 1, (8, 48), 2, 4e-3, 4e-3, network=SMALL),
-    "quick": Preset(48, 60, 15, 3, (18, 72), 2, 4e-3, 4e-3, network=SMALL),
-    "published": Preset(128, 200, 5, 50, (24, 160), workers=8),
+    "quick": Preset(
+        crop=48,
+        epochs=60,
+        validate_every=15,
+        iterations=3,
+        synthetic=(18, 72),
+        batch=2,
+        base_lr=4e-3,
+        highest_lr=4e-3,
+        network=SMALL,
+    ),
+    "published": Preset(
+        crop=128, epochs=200, validate_every=5, iterations=50, synthetic=(24, 160), workers=8
+    ),
 }
 
 
@@ -263,10 +274,11 @@ def train(
     """Leave the network with the weights that validate best, and in two files of weights."""
     if not resume and is_main():
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    device = next(net.parameters()).device
     samples = SeededDataset(training, seed=101, transform=augmentation(preset.crop))
     sampler = ResumableBatchSampler(len(samples), preset.batch, seed=101, drop_last=True)
     loader = ResumableLoader(make_loader(samples, sampler, num_workers=preset.workers))
-    model = wrap_model(net)
+    model = wrap_model(net, sync_bn=device.type == "cuda")  # as JAX; torch has none for CPUs
     lr = scaled_lr(preset.batch, base=preset.base_lr, cap=preset.highest_lr)
     optimizer = KerasAdamW(model.parameters(), lr=lr, weight_decay=1e-5)
     total = len(sampler) * preset.epochs
@@ -275,7 +287,7 @@ def train(
     )
     stepper = Stepper(model, optimizer, scheduler=schedule)
     checkpoints = CheckpointManager(folder / "checkpoints", metric="dice")
-    loss, device = make_loss(preset.iterations), next(net.parameters()).device
+    loss = make_loss(preset.iterations)
     with Run(stepper, loader, checkpoints=checkpoints, log=CSVLogger(folder / "log.csv")) as run:
         for epoch in run.epochs(preset.epochs):
             for batch in run.batches():

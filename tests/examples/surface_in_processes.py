@@ -3,6 +3,7 @@
 Run with ``<folder>``; process r writes epoch, number and checksum of its crops to seen_<r>.json.
 """
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -17,10 +18,13 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "train_surface_detection.py"
 
 
 def load_example() -> ModuleType:
+    """Return the example, with a preset of seconds."""
     spec = importlib.util.spec_from_file_location("train_surface_detection", SCRIPT)
     example = importlib.util.module_from_spec(spec)
     sys.modules["train_surface_detection"] = example  # its dataclass looks itself up there
     spec.loader.exec_module(example)
+    tiny = {"crop": 40, "epochs": 2, "validate_every": 1, "iterations": 1, "synthetic": (8, 48)}
+    example.PRESETS["tiny"] = dataclasses.replace(example.PRESETS["quick"], **tiny)
     return example
 
 

@@ -250,6 +250,22 @@ def test_medicai_loads_the_weights_and_gives_the_same_logits(
         assert torch.allclose(ours(image), expected.cpu(), rtol=0, atol=1e-4)
 
 
+def test_training_starts_from_weights_of_keras(
+    example: ModuleType, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[torch.nn.Module] = []
+    monkeypatch.setattr(example, "train", lambda net, *_, **__: started.append(net))
+    monkeypatch.setattr(example, "infer", lambda *_: [])
+    monkeypatch.setattr(example, "report", lambda *_: None)
+
+    run(example, tmp_path, "--data", str(out / "shards"), "--weights", f"{out}/model.weights.h5")
+
+    expected = torch.load(out / "model.pt", weights_only=True)
+    for name, parameter in started[0].named_parameters():
+        assert torch.equal(parameter, expected[name])
+    assert not (tmp_path / "shards").exists()
+
+
 def test_ctrl_c_costs_nothing(
     example: ModuleType, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
