@@ -55,12 +55,11 @@ def normalize_intensity(
     moments = _counted_moments(image, values, nonzero=nonzero)
     if moments is None:
         return values.clone()
-    middle, spread = (
-        moments[0] if offset is None else offset,
-        moments[1] if scale is None else scale,
-    )
-    output = (values - middle).div_(1.0 if float(spread) == 0 else spread)
-    return output.masked_fill_(values == 0, 0.0) if nonzero else output
+    middle = moments[0] if offset is None else offset
+    spread = moments[1] if scale is None else scale
+    output = values - middle if values is image else values.sub_(middle)
+    output.div_(1.0 if float(spread) == 0 else spread)
+    return output.masked_fill_(image == 0, 0.0) if nonzero else output
 
 
 def scale_intensity_range(

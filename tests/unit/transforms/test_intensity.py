@@ -213,6 +213,22 @@ def test_random_crop_keeps_to_known_voxels() -> None:
     assert min(shares) >= 0.5
 
 
+@pytest.mark.parametrize("shape", [(40,), (5, 8), (4, 2, 5)])
+def test_random_crop_is_even_over_known_voxels(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    label = torch.full((40,), 2)
+    known = torch.tensor([0, 7, 19, 20, 39])
+    label[known] = 1
+    sample = {"image": torch.arange(40.0).reshape(1, *shape), "label": label.reshape(1, *shape)}
+    crop = mt.RandomSpatialCrop(size=1, invalid_label=2)
+
+    drawn = torch.stack([crop(sample, generator=rng)["image"].flatten()[0] for _ in range(2000)])
+
+    places, counts = drawn.unique(return_counts=True)
+    assert torch.equal(places, known.float())
+    assert (counts - 400).abs().max() < 5 * np.sqrt(320)
+
+
 def test_random_crop_is_even_over_all_places() -> None:
     rng = np.random.default_rng(0)
     crop = mt.RandomSpatialCrop(size=3)
