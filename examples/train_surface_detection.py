@@ -21,7 +21,7 @@ joins them.
 What the published program does otherwise, with figures, is in docs/guides/surface_detection.md: a
 third class that costs 1/3 whatever the network does, a centerline Dice that does not push against
 false sheets, crops and volumes normalised differently, and hysteresis of classes, which is none.
-At the published rates the quick preset has too few steps, so its own is higher.
+In the few steps of the quick preset the published rates reach 0.789, so its own are higher.
 """
 
 import argparse
