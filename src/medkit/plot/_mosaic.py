@@ -9,7 +9,7 @@ import numpy as np
 from medkit._core import check
 from medkit._core.optional import require
 
-from ._overlay import Image, check_place, geometry, grey_window, label_paints
+from ._overlay import Image, check_place, geometry, grey_window, has_lengths, label_paints
 from ._page import TOP, Color, Page, Panel
 from ._planes import as_array, as_labels, centres, planes
 
@@ -38,9 +38,9 @@ def mosaic(
     """Figure of slices of a volume, with outlines of labels and a map in colour over them.
 
     Use it for lesions in many slices, for maps of uncertainty and for Grad-CAM. Every panel is
-    true to the spacing; the first has a bar in millimetres. The colours of the map, those of
-    matplotlib's "inferno", grow brighter all the way for every kind of colour vision; its lowest
-    tenth is clear.
+    true to the spacing; the first has a bar in millimetres where that is known. The colours of the
+    map, those of matplotlib's "inferno", grow brighter all the way for every kind of colour vision;
+    its lowest tenth is clear.
 
     Args:
         image: A volume, or a tensor or array (D, H, W), (1, D, H, W) or (H, W); shown from its
@@ -53,7 +53,8 @@ def mosaic(
         heat_label: What the map is, and its unit.
         heat_range: Values of the first and the last colour; None takes 0, or the lowest value
             below, and the highest.
-        spacing: Voxel size in mm along each axis; None takes the volume's, or 1.
+        spacing: Voxel size in mm along each axis; None takes the volume's, or draws cubes and no
+            bar.
         axcodes: Direction in which each axis grows; None takes the volume's, or shows slices of a
             bare array as they lie.
         names: Name of each label; others are not shown. None shows every label but 0.
@@ -101,7 +102,7 @@ def mosaic(
                 _outline(panel, plane.cut(drawn, index) == value, paint.color)
         inset = 0.02 * panel.size[1]
         panel.write(f"{index}", (inset, inset), ha="left", va="top")
-        if number == 0:
+        if number == 0 and has_lengths(image, spacing):
             panel.scale_bar()
     if map_ is not None:
         _color_bar(page, heat_label, low, high, beside=bool(paints))

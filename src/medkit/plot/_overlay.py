@@ -37,14 +37,16 @@ def overlay(
     """Figure of an image and of label maps over it, each in three orthogonal planes.
 
     The first row shows the image alone, then comes one row per map, e.g. truth and prediction.
-    Every panel has one scale, true to the spacing, with a bar in millimetres; letters at its
-    edges say which side of the patient is where. Save it with ``figure.savefig("name.png")``.
+    Every panel has one scale, true to the spacing, with a bar in millimetres where the spacing is
+    known; letters at its edges say which side of the patient is where. Save it with
+    ``figure.savefig("name.png")``.
 
     Args:
         image: A volume, or a tensor or array (D, H, W), (1, D, H, W) or (H, W); shown from its
             0.5th to its 99.5th percentile.
         maps: Label maps on the image's grid, by the name of their row.
-        spacing: Voxel size in mm along each axis, or one for all; None takes the volume's, or 1.
+        spacing: Voxel size in mm along each axis, or one for all; None takes the volume's, or
+            draws cubes and no bar.
         axcodes: Direction in which each axis grows, e.g. ``"SAR"``; None takes the volume's, or
             shows the planes of a bare array as they lie.
         names: Name of each label; others are not shown. None shows every label but 0.
@@ -98,7 +100,8 @@ def overlay(
             panel.outline(boxes or {}, index, named=row == 0)
             if row == 0:
                 panel.title(index)
-                panel.scale_bar()
+                if has_lengths(image, spacing):
+                    panel.scale_bar()
     if labels:
         page.legend({paint.name: paint.color for paint in paints.values()})
     return page.figure
@@ -117,6 +120,11 @@ def check_place(name: str, image: Image, one: Image) -> None:
     off = np.abs((image.affine - one.affine) @ corners.reshape(4, -1)).max()
     if off > _PLACE_TOLERANCE:
         raise check.fail(f"maps[{name!r}]", "where the image is", f"a map {off:.3g} mm off")
+
+
+def has_lengths(image: Image, spacing: object) -> bool:
+    """Return whether the size of a voxel is known, so that a bar can say how long something is."""
+    return spacing is not None or isinstance(image, Volume)
 
 
 def geometry(

@@ -40,7 +40,12 @@ def test_panels_are_true_to_the_spacing() -> None:
         bottom, top = axes.get_ylim()
         assert (right - left, bottom - top) == pytest.approx((10, 18))
         assert across / 10 == pytest.approx(up / 18)
-    assert any("mm" in text.get_text() for text in panels(figure)[0].texts)
+    bare = mosaic(torch.rand(6, 8, 10), axis=1)
+    known, unknown = (
+        any("mm" in text.get_text() for text in panels(each)[0].texts) for each in (figure, bare)
+    )
+    assert known
+    assert not unknown
 
 
 def test_slices_are_taken_where_there_is_something_to_see() -> None:

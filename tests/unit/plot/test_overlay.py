@@ -87,6 +87,12 @@ def test_panels_are_true_to_the_spacing_and_of_one_scale() -> None:
     assert np.allclose(scales, scales[0])
 
 
+def test_no_scale_bar_where_the_size_of_a_voxel_is_unknown() -> None:
+    for axes in overlay(torch.rand(4, 5, 6)).axes:
+        assert not axes.lines
+        assert not any("mm" in text.get_text() for text in axes.texts)
+
+
 def test_the_scale_bar_is_as_long_as_it_says() -> None:
     image = torch.rand(40, 50, 60)
     for axes in overlay(image, spacing=(3, 2, 1.5)).axes:
@@ -332,7 +338,7 @@ def test_one_spacing_is_that_of_every_axis() -> None:
 
 @pytest.mark.parametrize("shape", [(60, 60, 4), (200, 4, 6), (40, 40, 40)])
 def test_the_words_of_the_scale_bar_stay_in_their_panel(shape: tuple[int, ...]) -> None:
-    figure = overlay(torch.rand(*shape))
+    figure = overlay(torch.rand(*shape), spacing=1)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     for axes in figure.axes:
