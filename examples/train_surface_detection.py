@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, distributed, nn
@@ -168,13 +167,12 @@ def papyrus(seed: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(60 + 110 * image, 1, 255).astype(np.uint8), label.astype(np.uint8)
 
 
-def voxels(path: Path) -> np.ndarray:
-    """Return the array (D, H, W) of a file."""
-    is_tiff = path.suffix.lower() in {".tif", ".tiff"}
-    return tifffile.imread(path) if is_tiff else read(path).data[0].numpy()
+def read_pair(paths: Sequence[Path]) -> list[np.ndarray]:
+    """Return an image and its label (D, H, W) from their files, TIFF or any that medkit reads."""
+    return [read(path).data[0].numpy() for path in paths]
 
 
-def record(make: Callable[[], tuple[np.ndarray, np.ndarray]]) -> bytes:
+def record(make: Callable[[], Sequence[np.ndarray]]) -> bytes:
     """Return an image and its label as an example of the published data set."""
     arrays = dict(zip(SCHEMA, make(), strict=True))
     if wrong := [name for name, array in arrays.items() if array.dtype != np.uint8]:
@@ -189,9 +187,9 @@ def write_shards(volumes: Path | None, preset: Preset, folder: Path) -> None:
         count, side = preset.synthetic
         cases = [partial(papyrus, seed, side) for seed in range(count)]
     else:
-        images, labels = volumes / "train_images", volumes / "train_labels"
-        names = sorted(path.name for path in images.iterdir())
-        cases = [lambda name=name: (voxels(images / name), voxels(labels / name)) for name in names]
+        kinds = volumes / "train_images", volumes / "train_labels"
+        names = sorted(path.name for path in kinds[0].iterdir())
+        cases = [partial(read_pair, [kind / name for kind in kinds]) for name in names]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shards = max(2, len(cases) // 6)
@@ -349,10 +347,8 @@ def infer(
             own.append({name: judge(mask, case["label"]) for name, mask in masks.items()})
             path = folder / case["id"].replace(":", "_")
             mask = masks["cleaning"][0].to(torch.uint8)
-            tifffile.imwrite(
-                f"{path}.tif", mask[0].numpy(), photometric="minisblack", compression="zlib"
-            )
-            write(Volume(mask, np.eye(4)), f"{path}.nii.gz")
+            for ending in (".tif", ".nii.gz"):
+                write(Volume(mask, np.eye(4)), f"{path}{ending}")
             if index == 0:
                 overlay(
                     case["image"],

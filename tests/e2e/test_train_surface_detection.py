@@ -8,7 +8,6 @@ import pytest
 from examples.surface_in_processes import load_example
 
 pytest.importorskip("matplotlib")
-pytest.importorskip("tifffile")
 
 
 @pytest.mark.slow
