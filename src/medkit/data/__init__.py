@@ -12,6 +12,8 @@ from medkit._core.file_errors import (
     UnsafeReferenceError,
 )
 
+from ._cache import cache
+from ._cached_dataset import CachedDataset
 from ._class_sampler import ClassBalancedPatchSampler
 from ._dataset import Case, VolumeDataset
 from ._dicom import read_dicom
@@ -24,7 +26,9 @@ from ._group_split import group_split
 from ._hdf5 import read_hdf5, write_hdf5
 from ._hdf5_reader import HDF5Reader
 from ._jpeg import read_jpeg
+from ._lazy_volume import LazyCase, LazyVolume
 from ._limits import Limits
+from ._memory_cache import MemoryCache
 from ._mha import read_mha, write_mha
 from ._nifti import read_nifti, write_nifti
 from ._notice import Notice
@@ -32,7 +36,7 @@ from ._npy import read_npy, read_npz, write_npz
 from ._nrrd import read_nrrd, write_nrrd
 from ._oct_layers import OctLayerDataset
 from ._oct_phantom import OctPhantom, oct_phantom
-from ._open import LazyVolume, open  # noqa: A004  the name of the contract
+from ._open import open  # noqa: A004  the name of the contract
 from ._patch_samplers import ForegroundPatchSampler, UniformPatchSampler
 from ._patches import PatchDataset
 from ._png import read_png
@@ -46,6 +50,7 @@ from ._weighted_sampler import WeightedPatchSampler
 
 __all__ = [
     "AmbiguousSeriesError",
+    "CachedDataset",
     "Case",
     "ChecksumError",
     "ClassBalancedPatchSampler",
@@ -59,9 +64,11 @@ __all__ = [
     "GeometryError",
     "GridPatchDataset",
     "HDF5Reader",
+    "LazyCase",
     "LazyVolume",
     "LimitError",
     "Limits",
+    "MemoryCache",
     "Notice",
     "OctLayerDataset",
     "OctPhantom",
@@ -75,6 +82,7 @@ __all__ = [
     "VolumeDataset",
     "WeightedPatchSampler",
     "build_example",
+    "cache",
     "group_split",
     "oct_phantom",
     "open",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medkit._core import check
 
-from ._dataset import Case
+from ._any_case import AnyCase, row_of
 from ._patch_place import VoxelTable, place, voxel_in_row
 from ._patch_samplers import PatchDraw
 
@@ -56,7 +56,7 @@ class ClassBalancedPatchSampler:
         self.ignore_index: int | None = ignore_index
         self.without_classes: Literal["error", "uniform"] = without_classes
 
-    def prepare(self, cases: Iterable[Case]) -> Sequence[PatchDraw]:
+    def prepare(self, cases: Iterable[AnyCase]) -> Sequence[PatchDraw]:
         """Count the voxels of each class in every case, so that drawing from them is cheap.
 
         Args:
@@ -84,7 +84,8 @@ class ClassBalancedPatchSampler:
         for case in cases:
             if case.label is None:
                 raise check.fail("label", "in every case", f"none in {case.id!r}")
-            draw = _ByClass(self._present(case.label.data), case.label.data)
+            label = case.label.data
+            draw = _ByClass(self._present(label), label)
             draws.append(draw)
             if not draw.classes:
                 empty.append(repr(case.id))
@@ -113,7 +114,7 @@ class _ByClass:
         self._tables = [VoxelTable(plane == c for plane in label[0]) for c in self.classes]
 
     def start(
-        self, case: Case, patch_size: Sequence[int], generator: np.random.Generator
+        self, case: AnyCase, patch_size: Sequence[int], generator: np.random.Generator
     ) -> tuple[int, ...]:
         inside: Sequence[int | None] = (None, None, None)
         if self.classes and case.label is not None:
@@ -121,7 +122,7 @@ class _ByClass:
             table = self._tables[chosen]
             number = int(generator.integers(int(table.total)))
             d, h, before = table.row(number)
-            row = case.label.data[0, d, h] == self.classes[chosen]
+            row = row_of(case.label, d, h) == self.classes[chosen]
             inside = (d, h, voxel_in_row(row, number - before))
         return place(case, patch_size, generator, inside)
 

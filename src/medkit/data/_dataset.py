@@ -15,11 +15,13 @@ from medkit._core import check
 from medkit._core.file_errors import GeometryError
 from medkit.ops import corner_indices, transform_points
 
+from ._fingerprint import digest, function_fingerprint, part_fingerprint
 from ._limits import Limits
 from ._read import read
 from ._volume import Volume
 
-_KEYS = {"image", "label", "id"}
+_FILES = {"image", "label"}
+_KEYS = _FILES | {"id"}
 Source = str | os.PathLike[str] | Volume
 
 
@@ -180,6 +182,37 @@ class VolumeDataset(Dataset[Item]):
         if self._cache is not None:
             self._cache[index] = case
         return case
+
+    def fingerprint(self) -> str:
+        """Return a text that differs when an item may: a file, an option or ``prepare`` changed.
+
+        Files are told apart by size and time of change, volumes in memory by their voxels,
+        ``prepare`` by its source and what is bound to it, not by the functions that it calls.
+
+        Returns:
+            32 letters and digits.
+
+        Raises:
+            OSError: If a file is missing.
+            ValueError: If ``prepare`` cannot be pickled.
+
+        Example:
+            >>> import numpy as np
+            >>> import torch
+            >>> zeros = Volume(torch.zeros(1, 2, 3, 4), np.eye(4))
+            >>> one, other = ([{"image": zeros, "id": name}] for name in "ab")
+            >>> VolumeDataset(one).fingerprint() == VolumeDataset(other).fingerprint()
+            False
+        """
+        cases = [
+            {
+                key: [part_fingerprint(part) for part in _parts(case[key])]
+                for key in _FILES & set(case)
+            }
+            for case in self._cases
+        ]
+        prepare = None if self._prepare is None else function_fingerprint(self._prepare)
+        return digest(cases, self.ids, prepare, self._tolerance)
 
     def _volume(self, entry: Source | Sequence[Source], name: str) -> Volume:
         first, *others = (

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 from medkit._core import check
 from medkit.ops import patch_grid
 
-from ._dataset import CaseSource, Item
+from ._any_case import AnySource, case_of
+from ._dataset import Item
 from ._patch_cut import check_size, cut
 
 
@@ -53,7 +54,7 @@ class GridPatchDataset(Dataset[GridItem]):
 
     def __init__(
         self,
-        dataset: CaseSource,
+        dataset: AnySource,
         *,
         patch_size: int | Sequence[int],
         overlap: float | Sequence[float] = 0.0,
@@ -68,7 +69,7 @@ class GridPatchDataset(Dataset[GridItem]):
         self._fills = (pad_value, pad_label)
         self._starts: list[list[tuple[int, ...]]] = []
         for number in range(len(dataset)):
-            case = dataset.case(number)
+            case = case_of(dataset, number)
             check_size(case, self.patch_size, pad_value, pad_label)
             shape = case.image.spatial_shape
             grid = patch_grid(shape, patch_size=self.patch_size, overlap=overlap)
@@ -84,5 +85,5 @@ class GridPatchDataset(Dataset[GridItem]):
         index %= len(self)
         number = int(np.searchsorted(self._ends, index, side="right"))
         start = self._starts[number][index - self._ends[number]]  # counted from the end of a case
-        patch = cut(self._dataset.case(number), start, self.patch_size, *self._fills)
+        patch = cut(case_of(self._dataset, number), start, self.patch_size, *self._fills)
         return GridItem(**patch, start=torch.tensor(start))

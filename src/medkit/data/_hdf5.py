@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medkit._core import check
 from medkit._core.file_errors import FormatError
-from medkit._core.hdf5 import Array, Hdf5File, Laid, Written, open_hdf5
+from medkit._core.hdf5 import Array, Hdf5File, Laid, Stored, Written, open_hdf5
 from medkit._core.hdf5 import write_hdf5 as write_groups
 from medkit.ops import affine_spacing
 
@@ -77,7 +77,7 @@ def read_hdf5(
     del verify  # a checksum that fails is an error of the HDF5 library itself
     limits = limits or Limits()
     with open_hdf5(path) as file:
-        name = array_name(file, name)
+        name = array_name(file.arrays, name, file.path)
         check_shape(file.arrays[name].shape, file.path, name)
         data = to_tensor(file.read(name, max_bytes=limits.max_bytes), file.path)
         return placed(channels_first(data, file.path, name), file.path, *geometry(file, name))
@@ -133,21 +133,24 @@ def write_hdf5(
         edge = check.integer("chunk", chunk, minimum=1)
         chunks = (1, *(min(edge, size) for size in volume.spatial_shape))
     laid = Laid(
-        _array(volume.data, dtype, volume), _geometry(volume), chunks, checksum and bool(chunks)
+        _array(volume.data, dtype, volume),
+        geometry_attributes(volume),
+        chunks,
+        checksum and bool(chunks),
     )
     write_groups(path, [Written(group, {}, {last: laid})], checked=True)
 
 
-def array_name(file: Hdf5File, name: str | None) -> str:
+def array_name(arrays: Mapping[str, Stored], name: str | None, path: str) -> str:
     """Return the path of the array that is meant."""
-    known = sorted(name for name, stored in file.arrays.items() if stored.dtype.kind in "biufc")
+    known = sorted(name for name, stored in arrays.items() if stored.dtype.kind in "biufc")
     if name is None and len(known) == 1:
         return known[0]
-    if name is None or name.strip("/") not in file.arrays:
+    if name is None or name.strip("/") not in arrays:
         listed = ", ".join(known[:20]) or "none at all"
         raise FormatError(
             f"one of its arrays ({listed})",
-            path=file.path,
+            path=path,
             field="name",
             value=name,
             remedy="Pass name=... to read one of them.",
@@ -167,7 +170,8 @@ def _array(data: Tensor, dtype: str | None, volume: Volume) -> Array:
     return exact(array, dtype, volume)
 
 
-def _geometry(volume: Volume) -> Mapping[str, Array]:
+def geometry_attributes(volume: Volume) -> Mapping[str, Array]:
+    """Return the attributes that say where the voxels of an array are."""
     spacing = np.array(affine_spacing(volume.affine))
     if not is_oriented(volume.affine_xyz, volume.warnings):
         return {_SPACING: spacing}

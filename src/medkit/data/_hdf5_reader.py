@@ -2,18 +2,14 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 from torch import Tensor
 
 from medkit._core import check
-from medkit._core.chunk_map import ChunkMap
-from medkit._core.hdf5 import Hdf5File, Stored, check_size, open_hdf5
 
-from ._file_state import changed, file_state
 from ._hdf5 import array_name
+from ._hdf5_arrays import Hdf5Arrays
 from ._limits import Limits
-from ._mapped import MappedFile
 from ._stored import to_tensor
 
 
@@ -58,18 +54,11 @@ class HDF5Reader:
 
     def __init__(self, path: str | os.PathLike[str], *, limits: Limits | None = None) -> None:
         self.path: str = os.fspath(path)
-        self._limits = limits or Limits()
-        self._open: tuple[int, ExitStack, Hdf5File] | None = None
-        self._state = file_state(self.path)
-        self._mapped = MappedFile(self.path, self._state)
-        self._maps: dict[str, ChunkMap | None] = {}
-        self._arrays: dict[str, Stored] = self._file().arrays
+        self._arrays = Hdf5Arrays(self.path, limits or Limits())
+        stored = self._arrays.stored
         self.names: tuple[str, ...] = tuple(
-            sorted(name for name, stored in self._arrays.items() if stored.dtype.kind in "biufc")
+            sorted(name for name in stored if stored[name].dtype.kind in "biufc")
         )
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_open": None}
 
     def __enter__(self) -> "HDF5Reader":
         return self
@@ -100,7 +89,7 @@ class HDF5Reader:
             ...         reader.shape("image")
             (1, 2, 3, 4)
         """
-        return self._arrays[self._known(name)].shape
+        return self._arrays.stored[self._known(name)].shape
 
     def read(
         self,
@@ -135,15 +124,8 @@ class HDF5Reader:
             torch.Size([1, 2, 2, 3])
         """
         name = self._known(name)
-        stored, limit = self._arrays[name], self._limits.max_bytes
-        region = box(stored.shape, start, size)
-        if name not in self._maps:
-            self._maps[name] = self._file().chunk_map(name)
-        where = self._maps[name]
-        if where is None:
-            return to_tensor(self._file().read(name, max_bytes=limit, region=region), self.path)
-        check_size(self.path, name, stored, limit, region)
-        return to_tensor(self._mapped.read(where, region), self.path)
+        region = box(self._arrays.stored[name].shape, start, size)
+        return to_tensor(self._arrays.read(name, region), self.path)
 
     def close(self) -> None:
         """Close the file in this process; the next reading opens it again.
@@ -157,24 +139,10 @@ class HDF5Reader:
             ...     write_hdf5(Volume(torch.ones(1, 2, 3, 4), np.eye(4)), f"{folder}/a.h5")
             ...     HDF5Reader(f"{folder}/a.h5").close()
         """
-        self._mapped.close()
-        opened, self._open = self._open, None
-        if opened is not None:
-            opened[1].close()
-
-    def _file(self) -> Hdf5File:
-        """Return the file as opened by this process; another one's handle is left to it."""
-        if self._open is not None and self._open[0] == os.getpid():
-            return self._open[2]
-        if file_state(self.path) != self._state:
-            raise changed(self.path)
-        stack = ExitStack()
-        file = stack.enter_context(open_hdf5(self.path))
-        self._open = (os.getpid(), stack, file)
-        return file
+        self._arrays.close()
 
     def _known(self, name: str) -> str:
-        return array_name(self._file(), name)
+        return array_name(self._arrays.stored, name, self.path)
 
 
 def box(

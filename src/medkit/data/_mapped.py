@@ -3,7 +3,7 @@
 import mmap
 import os
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,6 +15,7 @@ from medkit._core.chunk_map import ChunkMap, Piece, chunk_bytes
 from ._file_state import changed, file_state
 
 _LARGEST = 1 << 24  # bytes of a chunk, of which little may be needed, that are fetched at once
+_SAMPLE = 5  # one of so many pieces is looked for, as each costs a microsecond or two
 
 
 class MappedFile:
@@ -65,18 +66,30 @@ class _Mapping:
         self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         weakref.finalize(self, os.close, self.descriptor)
         self.memory = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ)
+        self.cold = True
 
-    def fetch(self, pieces: Iterable[Piece]) -> None:
+    def fetch(self, pieces: Sequence[Piece]) -> None:
         """Ask for pieces all at once where they are not in memory yet.
 
         Without it each page is waited for: seven times as long for a patch that is on the disk.
+        While all that was looked for is in memory, only some pieces are looked for.
         """
-        probe = [bytearray(1)]
-        for offset, _, _, first, last in pieces:
-            try:
-                os.preadv(self.descriptor, probe, offset + first, os.RWF_NOWAIT)
-            except BlockingIOError:
-                page = (offset + first) // mmap.PAGESIZE * mmap.PAGESIZE
-                self.memory.madvise(mmap.MADV_WILLNEED, page, offset + last + 1 - page)
-            except (OSError, AttributeError):
-                return  # this system cannot say; pages are then waited for
+        try:
+            missing = sum(map(self._ask, pieces if self.cold else pieces[::_SAMPLE]))
+            if missing and not self.cold:
+                missing = sum(map(self._ask, pieces))
+            self.cold = missing > 0
+        except (OSError, AttributeError):
+            return  # this system cannot say; pages are then waited for
+
+    def _ask(self, piece: Piece) -> bool:
+        """Return whether the first byte of a piece is missing; all of it is then asked for."""
+        first = piece.offset + piece.first
+        try:
+            os.preadv(self.descriptor, [bytearray(1)], first, os.RWF_NOWAIT)
+        except BlockingIOError:
+            page = first // mmap.PAGESIZE * mmap.PAGESIZE
+            length = piece.offset + piece.last + 1 - page
+            self.memory.madvise(mmap.MADV_WILLNEED, page, length)
+            return True
+        return False

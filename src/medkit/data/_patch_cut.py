@@ -7,12 +7,12 @@ import torch
 from medkit._core import check
 from medkit.ops import translate_affine
 
-from ._crop import crop_padded
-from ._dataset import Case, Item
+from ._any_case import AnyCase, patch_of
+from ._dataset import Item
 
 
 def cut(
-    case: Case,
+    case: AnyCase,
     start: Sequence[int],
     size: Sequence[int],
     pad_value: float | None,
@@ -20,17 +20,17 @@ def cut(
 ) -> Item:
     """Return the patch that begins at a voxel, with the affine of the patch."""
     item = Item(
-        image=crop_padded(case.image.data, start, size, pad_value, dtype=torch.float32),
+        image=patch_of(case.image, start, size, pad_value, torch.float32),
         affine=torch.tensor(translate_affine(case.image.affine, start)),
         id=case.id,
     )
     if case.label is not None:
-        item["label"] = crop_padded(case.label.data, start, size, pad_label, dtype=torch.int64)
+        item["label"] = patch_of(case.label, start, size, pad_label, torch.int64)
     return item
 
 
 def check_size(
-    case: Case, patch_size: Sequence[int], pad_value: float | None, pad_label: int | None
+    case: AnyCase, patch_size: Sequence[int], pad_value: float | None, pad_label: int | None
 ) -> None:
     """Refuse a case that is smaller than a patch, unless values to pad it with are given."""
     shape = case.image.spatial_shape

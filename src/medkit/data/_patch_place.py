@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from ._dataset import Case
+from ._any_case import AnyCase
 
 
 class VoxelTable:
@@ -44,7 +44,7 @@ def voxel_in_row(weights: Shaped[Tensor, "width"], number: float) -> int:
 
 
 def place(
-    case: Case,
+    case: AnyCase,
     patch_size: Sequence[int],
     generator: np.random.Generator,
     inside: Sequence[int | None],
@@ -65,7 +65,7 @@ def place(
 
 
 def place_around(
-    case: Case,
+    case: AnyCase,
     patch_size: Sequence[int],
     generator: np.random.Generator,
     middle: Sequence[int] | None,

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from medkit._core import check
 
-from ._dataset import Case
+from ._any_case import AnyCase, row_of
+from ._lazy_volume import LazyVolume
 from ._patch_place import VoxelTable, place, voxel_in_row
+from ._volume import Volume
 
 _WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
@@ -21,7 +23,7 @@ class PatchDraw(Protocol):
     """The rule of a sampler for one case; it must be picklable."""
 
     def start(
-        self, case: Case, patch_size: Sequence[int], generator: np.random.Generator
+        self, case: AnyCase, patch_size: Sequence[int], generator: np.random.Generator
     ) -> tuple[int, ...]:
         """Return the first voxel (d, h, w) of a patch, negative on axes that need padding."""
         ...
@@ -31,7 +33,7 @@ class PatchDraw(Protocol):
 class PatchSampler(Protocol):
     """Looks at every case once and gives the rule by which its patches are drawn."""
 
-    def prepare(self, cases: Iterable[Case]) -> Sequence[PatchDraw]:
+    def prepare(self, cases: Iterable[AnyCase]) -> Sequence[PatchDraw]:
         """Return one rule per case."""
         ...
 
@@ -49,7 +51,7 @@ class UniformPatchSampler:
         (0, 0, -1)
     """
 
-    def prepare(self, cases: Iterable[Case]) -> Sequence[PatchDraw]:
+    def prepare(self, cases: Iterable[AnyCase]) -> Sequence[PatchDraw]:
         """Return the same rule for every case.
 
         Args:
@@ -109,7 +111,7 @@ class ForegroundPatchSampler:
         self.ignore_index = ignore_index
         self.without_foreground: Literal["error", "uniform"] = without_foreground
 
-    def prepare(self, cases: Iterable[Case]) -> Sequence[PatchDraw]:
+    def prepare(self, cases: Iterable[AnyCase]) -> Sequence[PatchDraw]:
         """Count the foreground of every case, so that drawing from it is cheap.
 
         Args:
@@ -173,7 +175,7 @@ class _Uniform:
     """Every position inside the volume is equally likely."""
 
     def start(
-        self, case: Case, patch_size: Sequence[int], generator: np.random.Generator
+        self, case: AnyCase, patch_size: Sequence[int], generator: np.random.Generator
     ) -> tuple[int, ...]:
         return place(case, patch_size, generator, (None, None, None))
 
@@ -189,15 +191,15 @@ class _Foreground:
         self.total = int(self._table.total)
 
     def start(
-        self, case: Case, patch_size: Sequence[int], generator: np.random.Generator
+        self, case: AnyCase, patch_size: Sequence[int], generator: np.random.Generator
     ) -> tuple[int, ...]:
         inside: Sequence[int | None] = (None, None, None)
         wanted = generator.random() < self._sampler.probability
         if wanted and self.total and case.label is not None:
-            inside = self._voxel(case.label.data, int(generator.integers(self.total)))
+            inside = self._voxel(case.label, int(generator.integers(self.total)))
         return place(case, patch_size, generator, inside)
 
-    def _voxel(self, label: Tensor, number: int) -> tuple[int, int, int]:
+    def _voxel(self, label: Volume | LazyVolume, number: int) -> tuple[int, int, int]:
         """Index of one foreground voxel by its number in reading order."""
         d, h, before = self._table.row(number)
-        return d, h, voxel_in_row(self._sampler.mask(label[0, d, h]), number - before)
+        return d, h, voxel_in_row(self._sampler.mask(row_of(label, d, h)), number - before)

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 from medkit._core import check
 from medkit._core.keyed_random import sample_rng
 
-from ._dataset import Case, CaseSource, Item
+from ._any_case import AnyCase, AnySource, case_of
+from ._dataset import Item
 from ._patch_cut import check_size, cut
 from ._patch_samplers import PatchSampler, UniformPatchSampler
 
@@ -40,8 +41,10 @@ class PatchDataset(Dataset[Item]):
     Indices of ``medkit.train.ResumableBatchSampler`` say their epoch, and their draw, themselves.
 
     Args:
-        dataset: Where the cases come from, usually a :class:`VolumeDataset` with ``cache=True``.
-            Every case is read once when the patch dataset is built.
+        dataset: Where the cases come from: a :class:`VolumeDataset` with ``cache=True``, or a
+            :class:`CachedDataset`, of which patches are read without the rest of their volume.
+            Every case, or what the sampler needs of it, is read once when the patch dataset is
+            built.
         patch_size: Voxels of a patch, one number or one each for d, h and w.
         sampler: Draws the places; None means :class:`UniformPatchSampler`.
         patches_per_case: Items per case in an epoch.
@@ -69,7 +72,7 @@ class PatchDataset(Dataset[Item]):
 
     def __init__(
         self,
-        dataset: CaseSource,
+        dataset: AnySource,
         *,
         patch_size: int | Sequence[int],
         sampler: PatchSampler | None = None,
@@ -102,7 +105,7 @@ class PatchDataset(Dataset[Item]):
         else:
             epoch, draw = int(self._epoch), index % len(self)
         number = index % len(self) // self.patches_per_case
-        case = self._dataset.case(number)
+        case = case_of(self._dataset, number)
         generator = sample_rng(self.seed, epoch, draw)
         size = self.patch_size
         start = self._draws[number].start(case, size, generator)
@@ -130,8 +133,8 @@ class PatchDataset(Dataset[Item]):
         """
         self._epoch.fill_(check.integer("epoch", epoch, minimum=0))
 
-    def _checked_cases(self) -> Iterator[Case]:
+    def _checked_cases(self) -> Iterator[AnyCase]:
         for number in range(len(self._dataset)):
-            case = self._dataset.case(number)
+            case = case_of(self._dataset, number)
             check_size(case, self.patch_size, self._pad_value, self._pad_label)
             yield case

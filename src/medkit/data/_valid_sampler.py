@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from torch import Tensor
 
 from medkit._core import check
 
-from ._dataset import Case
+from ._any_case import AnyCase, part_of
+from ._lazy_volume import LazyVolume
 from ._patch_samplers import PatchDraw, PatchSampler, UniformPatchSampler
+from ._volume import Volume
 
 
 class ValidPatchSampler:
@@ -54,7 +55,7 @@ class ValidPatchSampler:
         self.max_attempts: int = check.integer("max_attempts", max_attempts, minimum=1)
         self.sampler: PatchSampler = sampler or UniformPatchSampler()
 
-    def prepare(self, cases: Iterable[Case]) -> Sequence[PatchDraw]:
+    def prepare(self, cases: Iterable[AnyCase]) -> Sequence[PatchDraw]:
         """Let the other sampler look at every case.
 
         Args:
@@ -78,9 +79,9 @@ class ValidPatchSampler:
         """
         unknown: list[str] = []
 
-        def looked_at() -> Iterable[Case]:
+        def looked_at() -> Iterable[AnyCase]:
             for case in cases:
-                if not bool((_label(case) != self.ignore_index).any()):
+                if not bool((_label(case).data != self.ignore_index).any()):
                     unknown.append(repr(case.id))
                 yield case
 
@@ -99,7 +100,7 @@ class _Valid:
         self._draw = draw
 
     def start(
-        self, case: Case, patch_size: Sequence[int], generator: np.random.Generator
+        self, case: AnyCase, patch_size: Sequence[int], generator: np.random.Generator
     ) -> tuple[int, ...]:
         best, most = self._draw.start(case, patch_size, generator), -1.0
         for attempt in range(self._sampler.max_attempts):
@@ -111,12 +112,17 @@ class _Valid:
                 break
         return best
 
-    def _share(self, label: Tensor, start: Sequence[int], patch_size: Sequence[int]) -> float:
-        d, h, w = (slice(max(a, 0), a + n) for a, n in zip(start, patch_size, strict=True))
-        return (label[0, d, h, w] != self._sampler.ignore_index).float().mean().item()
+    def _share(
+        self, label: Volume | LazyVolume, start: Sequence[int], patch_size: Sequence[int]
+    ) -> float:
+        box = [
+            slice(max(a, 0), min(a + n, size))
+            for a, n, size in zip(start, patch_size, label.spatial_shape, strict=True)
+        ]
+        return (part_of(label, box) != self._sampler.ignore_index).float().mean().item()
 
 
-def _label(case: Case) -> Tensor:
+def _label(case: AnyCase) -> Volume | LazyVolume:
     if case.label is None:
         raise check.fail("label", "in every case", f"none in {case.id!r}")
-    return case.label.data
+    return case.label

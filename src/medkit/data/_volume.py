@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _XYZ = (2, 1, 0)
 _AXES = "dhw"
+_FIELDS = ("data", "affine", "source", "warnings")
 _SMALLEST_DETERMINANT = 1e-6  # of the directions, spacing divided out
 
 
@@ -349,6 +350,20 @@ def _triple(name: str, values: Sequence[int]) -> tuple[int, int, int]:
         raise check.fail(name, "three whole numbers (d, h, w)", values)
     d, h, w = (check.integer(name, value) for value in values)
     return d, h, w
+
+
+def trusted_volume(
+    data: Shaped[Tensor, "channel depth height width"],
+    affine: Float64[np.ndarray, "4 4"],
+    source: str,
+    warnings: tuple[Notice, ...],
+) -> Volume:
+    """Return a volume of contiguous voxels and an affine of its own that need no check."""
+    volume = object.__new__(Volume)
+    affine.flags.writeable = False
+    for name, value in zip(_FIELDS, (data, affine, source, warnings), strict=True):
+        object.__setattr__(volume, name, value)
+    return volume
 
 
 def _check_affine(affine: np.ndarray) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medkit._core import check
 
+from ._any_case import AnyCase, in_memory
 from ._dataset import Case
 from ._patch_place import VoxelTable, place_around, voxel_in_row
 from ._patch_samplers import PatchDraw
@@ -48,7 +49,7 @@ class WeightedPatchSampler:
         self.weights: Callable[[Case], Tensor] = weights
         self.without_weight: Literal["error", "uniform"] = without_weight
 
-    def prepare(self, cases: Iterable[Case]) -> Sequence[PatchDraw]:
+    def prepare(self, cases: Iterable[AnyCase]) -> Sequence[PatchDraw]:
         """Compute the map of every case and add it up, so that drawing from it is cheap.
 
         Args:
@@ -73,7 +74,7 @@ class WeightedPatchSampler:
         draws: list[_Weighted] = []
         empty: list[str] = []
         for case in cases:
-            draw = _Weighted(_checked(self.weights(case), case))
+            draw = _Weighted(_checked(self.weights(in_memory(case)), case))
             draws.append(draw)
             if not draw.table.total:
                 empty.append(repr(case.id))
@@ -91,7 +92,7 @@ class _Weighted:
         self.table = VoxelTable(weights)
 
     def start(
-        self, case: Case, patch_size: Sequence[int], generator: np.random.Generator
+        self, case: AnyCase, patch_size: Sequence[int], generator: np.random.Generator
     ) -> tuple[int, ...]:
         if not self.table.total:
             return place_around(case, patch_size, generator, None)
@@ -101,7 +102,7 @@ class _Weighted:
         return place_around(case, patch_size, generator, middle)
 
 
-def _checked(weights: Tensor, case: Case) -> Tensor:
+def _checked(weights: Tensor, case: AnyCase) -> Tensor:
     shape = case.image.spatial_shape
     if tuple(weights.shape) not in (shape, (1, *shape)):
         rule = f"of the shape of {case.id!r}, {shape}"
