@@ -21,6 +21,9 @@ class ClassIndex(NamedTuple):
     counted: Bool[Tensor, "..."] | None
 
 
+_KEPT = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""Types that PyTorch compares, selects and counts in; it has no more than names for others."""
+
 _USUAL_IGNORED = 255  # marks voxels without a label in many data sets
 
 
@@ -100,11 +103,21 @@ def class_index(
         >>> class_index(torch.tensor([2, -1]), num_classes=3, ignore_index=-1)
         ClassIndex(classes=tensor([2, 0]), counted=tensor([ True, False]))
     """
+    classes, counted = checked_classes(
+        labels, num_classes=num_classes, ignore_index=ignore_index, name=name
+    )
+    return ClassIndex(classes.long(), counted)
+
+
+def checked_classes(
+    labels: Tensor, *, num_classes: int, ignore_index: int | None, name: str
+) -> tuple[Tensor, Tensor | None]:
+    """Return class indices as ``class_index`` does, but as narrow as they come."""
     check.kind(name, labels, Tensor, "a tensor")
     if labels.is_floating_point() or labels.is_complex():
         rule = "integers or booleans to be a map of classes"
         raise TypeError(f"{name} must be {rule}; got {labels.dtype}: call .long()")
-    index = labels.long()
+    index = labels if _holds(labels.dtype, ignore_index) else labels.long()
     counted = None
     if ignore_index is not None:
         counted = index != ignore_index
@@ -119,4 +132,12 @@ def class_index(
             if ignore_index is None and high == _USUAL_IGNORED:
                 got += f"; voxels that do not count need ignore_index={high}"
             raise check.fail(name, rule, got)
-    return ClassIndex(index, counted)
+    return index, counted
+
+
+def _holds(dtype: torch.dtype, ignore_index: int | None) -> bool:
+    """Return whether labels can be worked on as they are; -1 would be 255 among bytes."""
+    if dtype not in _KEPT or ignore_index is None:
+        return dtype in _KEPT
+    limits = torch.iinfo(dtype)
+    return limits.min <= ignore_index <= limits.max

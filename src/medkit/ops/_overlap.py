@@ -9,7 +9,10 @@ from torch import Tensor
 
 from medkit._core import check
 
-from ._one_hot import class_index
+from ._one_hot import checked_classes
+
+_PAIRS = ((torch.uint8, 2**8), (torch.int16, 2**15), (torch.int64, 2**62))
+"""Types for the number of a pair of classes, and how many numbers each holds."""
 
 
 class Overlap(NamedTuple):
@@ -122,15 +125,17 @@ def _map_overlap(
     shape, batch = tuple(target.shape), target.shape[0]
     if not _fits(tuple(prediction.shape), shape):
         raise check.fail("prediction", f"of the shape of target {shape}", tuple(prediction.shape))
-    t, kept = class_index(
+    t, kept = checked_classes(
         target.reshape(batch, -1), num_classes=num_classes, ignore_index=ignore_index, name="target"
     )
     counted = _counted(mask, shape, t)
     if kept is not None:
         counted = counted & kept
-    inside = torch.where(counted, prediction.reshape(batch, -1), 0)
-    p, _ = class_index(inside, num_classes=num_classes, name="prediction")
-    matrix = _confusion(p, t, None if mask is None and kept is None else counted, num_classes)
+    all_count = mask is None and kept is None
+    inside = prediction.reshape(batch, -1)
+    inside = inside if all_count else torch.where(counted, inside, 0)
+    p, _ = checked_classes(inside, num_classes=num_classes, ignore_index=None, name="prediction")
+    matrix = _confusion(p, t, None if all_count else counted, num_classes)
     voxels = matrix.sum((1, 2)).unsqueeze(1)
     return Overlap(matrix.diagonal(dim1=1, dim2=2), matrix.sum(1), matrix.sum(2), voxels)
 
@@ -173,7 +178,10 @@ def _fits(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 def _confusion(p: Tensor, t: Tensor, counted: Tensor | None, num_classes: int) -> Tensor:
     """Return how many counted voxels of each sample have each target (row) and prediction."""
-    pair = torch.add(p, t, alpha=num_classes)
-    rows = pair if counted is None else [a[c] for a, c in zip(pair, counted, strict=True)]
-    counts = [torch.bincount(row, minlength=num_classes**2) for row in rows]
+    pairs = num_classes**2
+    narrow = next(kind for kind, most in _PAIRS if pairs < most)
+    pair = torch.add(p.to(narrow), t.to(narrow), alpha=num_classes)
+    if counted is not None:
+        pair = torch.where(counted, pair, pairs)  # one more bin, for what does not count
+    counts = [torch.bincount(row, minlength=pairs + 1)[:pairs] for row in pair]
     return torch.stack(counts).view(-1, num_classes, num_classes)

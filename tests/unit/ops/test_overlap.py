@@ -81,6 +81,32 @@ def test_what_is_predicted_where_nothing_counts_may_be_anything() -> None:
     assert counts.predicted.tolist() == [[1, 1]]
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+@pytest.mark.parametrize("ignored", [None, -1, 1, 100, 255, 300])
+@pytest.mark.parametrize("classes", [3, 15, 16, 100])
+def test_counts_do_not_depend_on_the_type(
+    dtype: torch.dtype, ignored: int | None, classes: int
+) -> None:
+    """A byte holds no -1, and the number of a pair of 16 classes fits none."""
+    prediction, target = torch.randint(0, classes, (2, 2, 400))
+    holds = ignored is not None and torch.iinfo(dtype).min <= ignored <= torch.iinfo(dtype).max
+    if holds:
+        target[:, ::3] = ignored
+    wide, narrow = (
+        hard_overlap(p, t, num_classes=classes, ignore_index=ignored)
+        for p, t in ((prediction, target), (prediction.to(dtype), target.to(dtype)))
+    )
+
+    assert wide.voxels.sum() == (target != (-2 if ignored is None else ignored)).sum()
+    assert all(torch.equal(a, b) for a, b in zip(wide, narrow, strict=True))
+    if not holds and dtype != torch.int8:
+        target[0, 0] = 200
+        with refuses("target"):
+            hard_overlap(
+                prediction.to(dtype), target.to(dtype), num_classes=classes, ignore_index=ignored
+            )
+
+
 def test_inputs_of_any_integer_type_are_left_alone() -> None:
     prediction = torch.tensor([[0, 2, 1]], dtype=torch.uint8)
     target = torch.tensor([[0, 2, 2]], dtype=torch.int32)
