@@ -6,7 +6,7 @@ from ._average_surface_distance import (
     average_surface_distance,
 )
 from ._betti_zero_error import BettiZeroError, betti_zero_error
-from ._bootstrap import Interval, bootstrap_interval
+from ._bootstrap import Interval, bootstrap_interval, bootstrap_statistic
 from ._calibration import Calibration, CalibrationResult, calibration
 from ._cldice import ClDiceScore, cldice_score
 from ._confusion import (
@@ -67,6 +67,7 @@ __all__ = [
     "average_surface_distance",
     "betti_zero_error",
     "bootstrap_interval",
+    "bootstrap_statistic",
     "calibration",
     "cldice_score",
     "confusion_matrix",

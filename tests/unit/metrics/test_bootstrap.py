@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from medkit.metrics import Scores, bootstrap_interval
+from medkit.metrics import Scores, bootstrap_interval, bootstrap_statistic
 from unit.losses.refusals import refuses
 
 
@@ -91,3 +91,62 @@ def test_bad_input_is_refused() -> None:
         bootstrap_interval(some, num_draws=0)
     with refuses("scores"):
         bootstrap_interval(scores(torch.full((2, 1), math.inf)))
+
+
+class TestStatistic:
+    def test_mean_gives_the_interval_of_means(self) -> None:
+        values = torch.rand(11, 1, generator=seeded(3)).double()
+        patients = [sample // 3 for sample in range(11)]
+        options = {"num_draws": 200, "level": 0.9}
+        of_means = bootstrap_interval(
+            scores(values), patients=patients, **options, generator=seeded()
+        )
+
+        ours = bootstrap_statistic(
+            lambda i: float(values[i].mean()), patients, **options, generator=seeded()
+        )
+
+        assert ours._replace(skipped=0) == pytest.approx(of_means)
+        assert ours.units == 4
+
+    def test_is_scipy_s_interval_of_a_correlation(self) -> None:
+        x = torch.randn(50, generator=seeded(4))
+        pair = torch.stack([x, x + 0.5 * torch.randn(50, generator=seeded(5))]).double()
+        theirs = stats.bootstrap(
+            tuple(pair.numpy()),
+            lambda a, b: np.corrcoef(a, b)[0, 1],
+            paired=True,
+            vectorized=False,
+            method="percentile",
+            n_resamples=4000,
+            rng=0,
+        ).confidence_interval
+
+        ours = bootstrap_statistic(
+            lambda i: float(torch.corrcoef(pair[:, i])[0, 1]),
+            range(50),
+            num_draws=4000,
+            generator=seeded(),
+        )
+
+        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+
+    def test_draws_without_a_value_are_counted(self) -> None:
+        labels = torch.tensor([0, 0, 1])
+
+        def share_if_both(samples: torch.Tensor) -> float:
+            drawn = labels[samples]
+            return float(drawn.double().mean()) if len(set(drawn.tolist())) > 1 else math.nan
+
+        ours = bootstrap_statistic(share_if_both, "abc", num_draws=300, generator=seeded())
+
+        assert abs(ours.skipped - 100) < 40  # (2/3)^3 + (1/3)^3 of the draws, deviation 8
+        assert ours.mean == pytest.approx(1 / 3)
+
+    def test_bad_arguments(self) -> None:
+        with pytest.raises(ValueError, match="patients must be of at least one sample; got none"):
+            bootstrap_statistic(float, [])
+        with pytest.raises(ValueError, match=r"level must be in \(0, 1\); got 1"):
+            bootstrap_statistic(float, [1], level=1.0)
+        with refuses("num_draws"):
+            bootstrap_statistic(float, [1], num_draws=0)
