@@ -123,13 +123,27 @@ def test_augmentation_is_a_function_of_seed_epoch_and_sample(example: ModuleType
     assert torch.equal(first["image"], again["image"])
     assert not torch.equal(first["image"], other["image"])
     assert first["label"].dtype == torch.uint8
-    assert not (first["image"][first["label"] == 2] == 0).any()  # never cut out
+
+
+def test_unlabelled_voxels_are_never_cut_out(example: ModuleType) -> None:
+    image, label = map(torch.from_numpy, example.papyrus(3, 48))
+    transform = example.augmentation(40)
+    crops = [
+        transform({"image": image[None], "label": label[None]}, generator=sample_rng(101, 0, seed))
+        for seed in range(8)
+    ]
+    cut = torch.cat([crop["image"] == 0 for crop in crops])
+    unlabelled = torch.cat([crop["label"] == 2 for crop in crops])
+
+    assert cut.any()
+    assert unlabelled.any()
+    assert not (cut & unlabelled).any()
 
 
 def test_unlabelled_voxels_and_the_third_class_cost_nothing(example: ModuleType) -> None:
     label = torch.from_numpy(example.papyrus(1, 40)[1])[None, None]
     assert {0, 1, 2} == set(label.unique().tolist())
-    perfect = 40 * torch.stack([label[:, 0] == 0, label[:, 0] == 1, label[:, 0] == 5], 1).float()
+    perfect = 10 * torch.stack([label[:, 0] == 0, label[:, 0] == 1, label[:, 0] == 5], 1).float()
     loss = example.make_loss(iterations=2)
 
     terms = loss.terms(perfect, label)
@@ -247,7 +261,7 @@ def test_medicai_loads_the_weights_and_gives_the_same_logits(
 
     with torch.no_grad():
         expected = theirs(image.movedim(1, -1), training=False).movedim(-1, 1)
-        assert torch.allclose(ours(image), expected.cpu(), rtol=0, atol=1e-4)
+        assert torch.allclose(ours(image), expected.cpu(), rtol=0, atol=1e-5)
 
 
 def test_training_starts_from_weights_of_keras(
