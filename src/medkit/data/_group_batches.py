@@ -30,7 +30,7 @@ class CompleteGroupBatchSampler(Sampler[Tensor]):
 
     A batch is one tensor of indices. Take it to index tensors that hold all samples, or hand the
     sampler to a ``DataLoader`` as ``sampler=`` with ``batch_size=None``, so that the dataset gets
-    all indices at once.
+    all indices at once. ``medkit.train.ResumableLoader`` round either goes on inside an epoch.
 
     Args:
         group_ids: Group of each sample, any integers in any order.

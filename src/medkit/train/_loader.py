@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import islice
-from typing import Generic, TypeVar, cast
+from typing import Generic, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,11 +10,19 @@ from torch.utils.data import IterableDataset
 
 from medkit._core import check
 
-from ._batch_sampler import ResumableBatchSampler
 from ._checked import CheckpointError
 from ._seeding import rng_state, set_rng_state
 
 Batch = TypeVar("Batch")
+
+
+@runtime_checkable
+class _Startable(Protocol):
+    """A sampler of batches that can start anywhere in an epoch, as those of this library."""
+
+    def start_at(self, batch: int) -> None: ...
+
+    def fingerprint(self) -> dict[str, int]: ...
 
 
 def num_batches(loader: Iterable[object]) -> int | None:
@@ -38,11 +46,12 @@ class ResumableLoader(Generic[Batch]):
     randomness comes from the global generators or the loader's own. A dataset with random state
     of its own, and workers that persist over epochs, are beyond it. With a
     :class:`ResumableBatchSampler` nothing is read again and the number of workers may change: give
-    it a dataset whose randomness is keyed, a :class:`SeededDataset` or a ``PatchDataset``.
+    it a dataset whose randomness is keyed, a :class:`SeededDataset` or a ``PatchDataset``. The same
+    goes for ``medkit.data.CompleteGroupBatchSampler``, in a ``DataLoader`` or by itself.
 
     Args:
-        loader: Usually a ``DataLoader``. Before each epoch ``set_epoch`` of its dataset, sampler
-            and batch sampler is called, where there is one.
+        loader: Usually a ``DataLoader``. Before each epoch ``set_epoch`` of it, its dataset,
+            sampler and batch sampler is called, where there is one.
 
     Attributes:
         epoch: Present epoch, from 0.
@@ -71,7 +80,8 @@ class ResumableLoader(Generic[Batch]):
 
     @property
     def per_epoch(self) -> int | None:
-        """Batches of a whole epoch, or None where that is a guess or unknown."""
+        """Batches of a whole epoch, this one, or None where that is a guess or unknown."""
+        self._tell_epoch(self._sampler())
         return num_batches(self.loader)
 
     def __len__(self) -> int:
@@ -80,10 +90,7 @@ class ResumableLoader(Generic[Batch]):
         return max(0, self.per_epoch - self.done)
 
     def __iter__(self) -> Iterator[Batch]:
-        for part in ("dataset", "sampler", "batch_sampler"):
-            set_epoch = getattr(getattr(self.loader, part, None), "set_epoch", None)
-            if callable(set_epoch):
-                set_epoch(self.epoch)
+        self._tell_epoch(self.loader, self.dataset, *self._samplers())
         if self.done:
             batches = self._replay()
         else:
@@ -101,7 +108,7 @@ class ResumableLoader(Generic[Batch]):
 
         Returns:
             ``{"epoch": number, "done": batches, "start": random state}``, and the options of a
-            :class:`ResumableBatchSampler`.
+            sampler that can start anywhere.
         """
         start = self._start if self.done else self._random_state()
         place: dict[str, int | dict[str, Tensor]] = {"epoch": self.epoch, "done": self.done}
@@ -154,10 +161,19 @@ class ResumableLoader(Generic[Batch]):
         set_rng_state(now)
         return batches
 
-    def _sampler(self) -> ResumableBatchSampler | None:
-        """Return the sampler behind the loader if it can start anywhere."""
-        sampler = getattr(self.loader, "batch_sampler", None)
-        return sampler if isinstance(sampler, ResumableBatchSampler) else None
+    def _tell_epoch(self, *parts: object) -> None:
+        for part in parts:
+            set_epoch = getattr(part, "set_epoch", None)
+            if callable(set_epoch):
+                set_epoch(self.epoch)
+
+    def _samplers(self) -> list[object]:
+        return [getattr(self.loader, name, None) for name in ("sampler", "batch_sampler")]
+
+    def _sampler(self) -> _Startable | None:
+        """Return what gives the batches, if it can start anywhere."""
+        found = (part for part in (self.loader, *self._samplers()) if isinstance(part, _Startable))
+        return next(found, None)
 
     def _generators(self) -> dict[str, torch.Generator]:
         owners = {"loader": self.loader, "sampler": getattr(self.loader, "sampler", None)}
