@@ -10,7 +10,7 @@ as an item of a dataset.
 
 Warm, the volume is in the page cache and a row gives the time of the processor, which other
 programs disturb least: the fastest, the lower quartile and the median, each with its ratio to the
-memory map of the same kind. The issue asks of the cache a ratio of at most 1.5. Cold, the files
+memory map of the same kind. The cache is to need at most 1.5 times as long. Cold, the files
 are dropped from the page cache before each patch, and a row gives the median time of the clock.
 """
 

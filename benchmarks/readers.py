@@ -11,6 +11,8 @@ its ratio to medkit, above 1 where medkit is faster.
 medkit verifies CRC-32, length and the end of the file; no other reader here does. It is measured
 with its extra ``fast`` (isal) and with the standard library. ``medkit, float32`` adds the
 conversion that MONAI makes; nibabel's get_fdata converts to float64, the others keep the type.
+``at least`` is what medkit sets itself for the .nii.gz of noise: to be so many times as fast.
+Patches out of large volumes have a script of their own, patches.py.
 """
 
 import argparse
@@ -33,6 +35,8 @@ from medkit.data import read
 
 warnings.filterwarnings("ignore")
 SHAPE = (200, 256, 256)
+TARGETS = {"nibabel get_fdata": 2.0, "SimpleITK": 1.0, "MONAI LoadImage": 3.0}
+TARGETED = "noisy int16 .nii.gz"
 Reader = Callable[[str], object]
 
 
@@ -68,7 +72,9 @@ def main() -> None:
             times = _race(path, rounds)
             for name, seconds in times.items():
                 ratio = seconds / times["medkit"]
-                print(f"  {name:20} {seconds * 1e3:8.1f} ms {ratio:7.2f} x")
+                target = TARGETS.get(name) if title == TARGETED else None
+                goal = f"  at least {target:g} x" if target else ""
+                print(f"  {name:20} {seconds * 1e3:8.1f} ms {ratio:7.2f} x{goal}")
 
 
 def _race(path: str, rounds: int) -> dict[str, float]:

@@ -110,6 +110,7 @@ def write_hdf5(
             patches are copied straight out of the file, several times as fast.
 
     Raises:
+        TypeError: If ``volume`` is not one.
         ValueError: If an option is unknown or the voxels do not fit ``dtype``.
         OSError: If the file cannot be written; an older file of that name is then untouched.
 
@@ -123,6 +124,7 @@ def write_hdf5(
         ...     read_hdf5(f"{folder}/a.h5", name="label").data.dtype
         torch.uint8
     """
+    check.kind("volume", volume, Volume, "a Volume")
     if dtype is not None:
         check.one_of("dtype", dtype, get_args(Hdf5Dtype))
     group, _, last = name.strip("/").rpartition("/")

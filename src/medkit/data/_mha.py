@@ -6,6 +6,7 @@ import zlib
 from io import FileIO
 
 import numpy as np
+import torch
 
 from medkit._core import check
 from medkit._core.atomic import atomic_file
@@ -16,7 +17,8 @@ from ._adapters import plain_array
 from ._detached import beside
 from ._limits import Limits
 from ._orientation import placed
-from ._raw_voxels import RawVoxels, read_voxels
+from ._plain_regions import Layout
+from ._raw_voxels import RawVoxels, locate_voxels, read_voxels
 from ._stored import exact
 from ._volume import Volume
 
@@ -79,6 +81,19 @@ def read_mha(
     return placed(data, source, permute_affine(ras_to_lps(affine), (2, 1, 0)), None)
 
 
+def lay_out_mha(path: str) -> Layout | None:
+    """Return where raw voxels are, checked as when they are read, or None if they are not raw."""
+    header = _Header(path)
+    sizes = header.sizes()
+    channels = header.whole("ElementNumberOfChannels", 1, _MOST_CHANNELS)
+    affine = permute_affine(ras_to_lps(header.affine(len(sizes))), (2, 1, 0))
+    found = locate_voxels(header.voxels((channels, *sizes)))
+    if found is None:
+        return None
+    axes = (len(sizes), *(None,) * (3 - len(sizes)), *range(len(sizes)))
+    return Layout(*found, axes, placed(torch.zeros(1, 1, 1, 1), path, affine, None))
+
+
 def write_mha(volume: Volume, path: str | os.PathLike[str], *, compress: bool = True) -> None:
     """Write a MetaImage file (.mha) that ITK reads back identically, whole or not at all.
 
@@ -88,6 +103,7 @@ def write_mha(volume: Volume, path: str | os.PathLike[str], *, compress: bool = 
         compress: Deflate the voxels, which puts a checksum on them.
 
     Raises:
+        TypeError: If ``volume`` is not one.
         GeometryError: If the grid is sheared, which the format cannot represent.
         ValueError: If the voxels are complex.
         OSError: If the file cannot be written; an older file of that name is then untouched.
@@ -101,6 +117,7 @@ def write_mha(volume: Volume, path: str | os.PathLike[str], *, compress: bool = 
         ...     read_mha(f"{folder}/a.mha").shape
         (2, 2, 3, 4)
     """
+    check.kind("volume", volume, Volume, "a Volume")
     array = exact(plain_array(volume.data), None, volume)
     if array.dtype.str[1:] not in _NAMES:
         raise check.fail("data", "of real numbers for .mha", str(array.dtype))

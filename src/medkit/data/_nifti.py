@@ -2,18 +2,24 @@
 
 import os
 from collections.abc import Iterator
+from functools import partial
+from io import FileIO
 from typing import Literal, get_args
 
 import numpy as np
+import torch
 
 from medkit._core import check
 from medkit._core.atomic import atomic_file
+from medkit._core.chunk_map import one_chunk
 from medkit._core.file_errors import LimitError, TruncatedError
 from medkit.ops import affine_spacing, permute_affine
 
 from ._adapters import plain_array
+from ._file_state import file_state
 from ._gzip import write_gzip
 from ._limits import Limits
+from ._mapped import MappedFile
 from ._nifti_geometry import nifti_affine, quaternion_parts
 from ._nifti_header import (
     HEADER_BYTES,
@@ -21,10 +27,11 @@ from ._nifti_header import (
     build_header,
     parse_header,
 )
-from ._nifti_scale import decode, result_dtype, scaling, tensor_shape
+from ._nifti_scale import decode, decode_values, result_dtype, scaling, tensor_shape
 from ._orientation import is_oriented
 from ._payload import allocate, cut
-from ._source import ByteSource, open_source
+from ._plain_regions import Layout
+from ._source import ByteSource, PlainSource, open_source
 from ._stored import exact
 from ._volume import Volume
 
@@ -96,6 +103,32 @@ def read_nifti(
             source.finish()
     data = decode(raw, header, slope, inter, source.path)
     return Volume(data, permute_affine(affine, (2, 1, 0)), source.path, notices + scale_notices)
+
+
+def lay_out_nifti(path: str, limits: Limits) -> Layout:
+    """Return where the voxels of an uncompressed file are, checked as when they are read."""
+    state = file_state(path)
+    with FileIO(path, "r") as file:
+        source = PlainSource(file, path)
+        header = parse_header(source.peek(HEADER_BYTES), path)
+        slope, inter, scale_notices = scaling(header, path)
+        affine, notices = nifti_affine(header, path)
+        shape = tensor_shape(header, path)
+        whole = Limits(max_bytes=header.payload, max_header_bytes=limits.max_header_bytes)
+        _check_sizes(header, header.payload, source, whole)
+        file.seek(header.vox_offset + header.payload)
+        source.finish()
+    voxel = torch.zeros(1, 1, 1, 1)
+    like = Volume(voxel, permute_affine(affine, (2, 1, 0)), path, notices + scale_notices)
+    stored = header.dtype
+    mapped = MappedFile(path, state)
+    if stored.shape:  # the colours of a voxel follow each other
+        array = one_chunk((*shape[1:], shape[0]), stored.base, header.vox_offset)
+        return Layout(mapped, array, (3, 0, 1, 2), like)
+    decode = partial(decode_values, slope=slope, inter=inter, path=path)
+    itemsize = result_dtype(stored, slope, inter).itemsize
+    array = one_chunk(shape, stored, header.vox_offset)
+    return Layout(mapped, array, (0, 1, 2, 3), like, decode, itemsize)
 
 
 def write_nifti(

@@ -79,14 +79,19 @@ def decode(
         colours = stored.shape[0]
         pixels = torch.as_tensor(raw).reshape(*shape[1:], colours)
         return pixels.permute(3, 0, 1, 2).contiguous()
-    values = raw.view(stored)
+    return decode_values(raw.view(stored), slope, inter, path).reshape(shape)
+
+
+def decode_values(values: np.ndarray, slope: float, inter: float, path: str) -> Tensor:
+    """Turn stored numbers, which it may overwrite, into a tensor of their shape."""
+    stored, shape = values.dtype, values.shape
     if not stored.isnative:
         values = values.byteswap(inplace=True).view(stored.newbyteorder("="))
     wanted = result_dtype(stored, slope, inter)
     if wanted.kind == "i":
         check_int64(values, path)
     if (slope, inter) != (1, 0):
-        values = _scaled(values, slope, inter, wanted)
+        values = _scaled(values.reshape(-1), slope, inter, wanted)
     return torch.as_tensor(values.astype(wanted, copy=False)).reshape(shape)
 
 

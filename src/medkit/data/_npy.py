@@ -158,6 +158,7 @@ def write_npz(
         compress: Deflate the arrays; reading is then ten times slower.
 
     Raises:
+        TypeError: If ``volume`` is not one.
         ValueError: If ``name`` is that of the geometry, or empty.
         OSError: If the file cannot be written; an older file of that name is then untouched.
 
@@ -170,6 +171,7 @@ def write_npz(
         ...     sorted(np.load(f"{folder}/a.npz"))
         ['affine', 'image', 'spacing']
     """
+    check.kind("volume", volume, Volume, "a Volume")
     if not name or name in (_AFFINE, _SPACING, "file"):
         raise check.fail("name", "one that is not taken by the geometry", repr(name))
     arrays = {name: plain_array(volume.data), _SPACING: np.array(volume.spacing)}

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
 from medkit._core import check
 from medkit._core.atomic import atomic_file
@@ -17,7 +18,8 @@ from ._limits import Limits
 from ._nrrd_geometry import nrrd_place
 from ._nrrd_header import NrrdHeader
 from ._orientation import is_oriented, placed
-from ._raw_voxels import Encoding, RawVoxels, read_voxels
+from ._plain_regions import Layout
+from ._raw_voxels import Encoding, RawVoxels, locate_voxels, read_voxels
 from ._stored import exact
 from ._volume import Volume
 
@@ -95,6 +97,21 @@ def read_nrrd(
     return Volume(v.data, v.affine, v.source, place.notices)
 
 
+def lay_out_nrrd(path: str) -> Layout | None:
+    """Return where raw voxels are, checked as when they are read, or None if they are not raw."""
+    header = NrrdHeader(path)
+    sizes = header.sizes()
+    place = nrrd_place(header, len(sizes))
+    found = locate_voxels(_voxels(header, sizes))
+    if found is None:
+        return None
+    channel = None if place.channel_axis is None else len(sizes) - 1 - place.channel_axis
+    rest = [axis for axis in range(len(sizes)) if axis != channel]
+    axes = (channel, *(None,) * (3 - len(rest)), *rest)
+    v = placed(torch.zeros(1, 1, 1, 1), path, permute_affine(place.affine, (2, 1, 0)), None)
+    return Layout(*found, axes, Volume(v.data, v.affine, v.source, place.notices))
+
+
 def write_nrrd(volume: Volume, path: str | os.PathLike[str], *, compress: bool = True) -> None:
     """Write an NRRD file that ITK, 3D Slicer and pynrrd read identically, whole or not at all.
 
@@ -106,6 +123,7 @@ def write_nrrd(volume: Volume, path: str | os.PathLike[str], *, compress: bool =
         compress: Store the voxels in gzip, which puts a checksum on them.
 
     Raises:
+        TypeError: If ``volume`` is not one.
         ValueError: If the voxels are complex.
         OSError: If the file cannot be written; an older file of that name is then untouched.
 
@@ -118,6 +136,7 @@ def write_nrrd(volume: Volume, path: str | os.PathLike[str], *, compress: bool =
         ...     read_nrrd(f"{folder}/a.nrrd").shape
         (2, 2, 3, 4)
     """
+    check.kind("volume", volume, Volume, "a Volume")
     array = exact(plain_array(volume.data), None, volume)
     if array.dtype.str[1:] not in _NAMES:
         raise check.fail("data", "of real numbers for .nrrd", str(array.dtype))

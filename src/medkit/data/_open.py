@@ -17,11 +17,16 @@ from ._hdf5_arrays import Hdf5Arrays
 from ._lazy_volume import LazyVolume
 from ._limits import Limits
 from ._mapped import MappedFile
+from ._mha import is_mha, lay_out_mha
+from ._nifti import lay_out_nifti
+from ._nifti_header import HEADER_BYTES, is_nifti
 from ._npy import read_npy_header
 from ._npy_header import NPY_MAGIC
+from ._nrrd import lay_out_nrrd
+from ._nrrd_header import NRRD_MAGIC
 from ._orientation import placed
 from ._payload import check_payload
-from ._plain_regions import Axes, PlainRegions
+from ._plain_regions import Layout, PlainRegions
 from ._source import PlainSource
 from ._stored import to_tensor
 
@@ -44,11 +49,17 @@ class _HDF5Regions:
 def open(  # noqa: A001  the name of the contract; medkit.data.open
     path: str | os.PathLike[str], *, name: str | None = None, limits: Limits | None = None
 ) -> LazyVolume:
-    """Open a volume to read regions of it: HDF5 in any chunks, and plain .npy by memory mapping.
+    """Open a volume to read regions of it: uncompressed files, and HDF5 in any chunks.
 
     Patches of a volume that is too large for memory, or of one out of very many, are read without
-    the rest. Files that must be inflated from the start, such as ``.nii.gz``, cannot be; write
-    them once with :func:`write_hdf5`.
+    the rest: plain NIfTI, raw NRRD and MetaImage with the voxels in the file or beside it, and
+    .npy are mapped into memory. The header is checked as :func:`read` does, and that the file
+    holds all voxels and no more; of the values, those that a region has. What must be inflated
+    from its start, such as ``.nii.gz``, is refused: :func:`read` it whole, or write it once in
+    another form, with :func:`cache`, :func:`write_hdf5` or :func:`write`.
+
+    As in ``gzip`` and ``tarfile`` the name is that of the builtin, so say ``medkit.data.open``: it
+    takes a path and keywords alone, and a call that was meant for the builtin is an error.
 
     Args:
         path: The file; its first bytes decide the format.
@@ -73,18 +84,34 @@ def open(  # noqa: A001  the name of the contract; medkit.data.open
     """
     source, limits = os.fspath(path), limits or Limits()
     with FileIO(source, "r") as file:
-        head = file.read(len(HDF5_MAGIC))
-    if head == HDF5_MAGIC:
+        head = file.read(HEADER_BYTES)
+    if head.startswith(HDF5_MAGIC):
         return _open_hdf5(source, name, limits)
+    layout = _lay_out(source, head, limits)
+    if layout is None:
+        raise FormatError(
+            "uncompressed NIfTI, NRRD, MetaImage or .npy, or HDF5, to read regions from",
+            path=source,
+            field="file",
+            value=f"first bytes {head[:8]!r}, compressed or of another kind",
+            remedy="Use read(path), or write it once with cache or write_hdf5.",
+        )
+    file, array, axes, like, decode, itemsize = layout
+    shape = tuple(1 if axis is None else array.shape[axis] for axis in axes)
+    return LazyVolume(PlainRegions(file, array, axes, limits, decode, itemsize), like, shape)
+
+
+def _lay_out(path: str, head: bytes, limits: Limits) -> Layout | None:
+    """Return where the voxels of a plain file are, or None if it is none."""
     if head.startswith(NPY_MAGIC):
-        return _open_npy(source, limits)
-    raise FormatError(
-        "HDF5 or plain .npy to read regions from",
-        path=source,
-        field="file",
-        value=f"first bytes {head!r}",
-        remedy="Use read(path), or write it once with write_hdf5.",
-    )
+        return _lay_out_npy(path)
+    if head.startswith(NRRD_MAGIC):
+        return lay_out_nrrd(path)
+    if is_mha(head):
+        return lay_out_mha(path)
+    if is_nifti(head):
+        return lay_out_nifti(path, limits)
+    return None
 
 
 def _open_hdf5(path: str, name: str | None, limits: Limits) -> LazyVolume:
@@ -96,7 +123,7 @@ def _open_hdf5(path: str, name: str | None, limits: Limits) -> LazyVolume:
     return LazyVolume(_HDF5Regions(arrays, name), like, _four(shape))
 
 
-def _open_npy(path: str, limits: Limits) -> LazyVolume:
+def _lay_out_npy(path: str) -> Layout:
     state = file_state(path)
     with FileIO(path, "r") as file:
         source = PlainSource(file, path)
@@ -106,15 +133,10 @@ def _open_npy(path: str, limits: Limits) -> LazyVolume:
         check_payload(header.nbytes, state[0] - offset, path, Limits(max_bytes=header.nbytes))
         file.seek(offset + header.nbytes)
         source.finish()
-    numbers = range(len(shape))
-    axes: Axes = (
-        *(None,) * (4 - len(shape)),
-        *(reversed(numbers) if header.fortran_order else numbers),
-    )
-    slowest_first = shape[::-1] if header.fortran_order else shape
-    array = one_chunk(slowest_first, header.dtype, offset)
-    regions = PlainRegions(MappedFile(path, state), array, axes, limits)
-    return LazyVolume(regions, placed(_nothing(), path, None, None), _four(shape))
+    order = -1 if header.fortran_order else 1  # the axis that comes first is then the fastest
+    axes = (*(None,) * (4 - len(shape)), *range(len(shape))[::order])
+    array = one_chunk(shape[::order], header.dtype, offset)
+    return Layout(MappedFile(path, state), array, axes, placed(_nothing(), path, None, None))
 
 
 def _four(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +15,22 @@ from ._limits import Limits
 from ._mapped import MappedFile
 from ._payload import check_payload
 from ._stored import tensor_dtype, to_tensor
+from ._volume import Volume
 
 Axes = tuple[int | None, ...]
 """The stored axis that is C, D, H and W; None where there is none and the size is 1."""
+
+
+class Layout(NamedTuple):
+    """Where the voxels of a file are, and where they are in the patient."""
+
+    file: MappedFile
+    array: ChunkMap
+    axes: Axes
+    like: Volume
+    """A voxel with the geometry of all."""
+    decode: Callable[[np.ndarray], Tensor] | None = None
+    itemsize: int = 0
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,8 @@ class PlainRegions:
         array: Its bytes there, the slowest axis first.
         axes: Which of its axes are (C, D, H, W).
         limits: Largest box to read at once.
-        decode: Makes numbers of the stored ones, for boxes as for whole arrays; None keeps them.
+        decode: Makes numbers of the stored ones, of a box as of the whole; None keeps them.
+        itemsize: Bytes of such a number, if more than of a stored one.
     """
 
     file: MappedFile
@@ -36,13 +51,15 @@ class PlainRegions:
     axes: Axes
     limits: Limits
     decode: Callable[[np.ndarray], Tensor] | None = None
+    itemsize: int = 0
 
     def read_box(
         self, start: tuple[int, ...], size: tuple[int, ...], dtype: torch.dtype | None = None
     ) -> Tensor:
         """Return a box (C, D, H, W)."""
         stored = self.array.dtype
-        nbytes = math.prod(size) * max(stored.itemsize, tensor_dtype(stored).itemsize)
+        widest = max(stored.itemsize, tensor_dtype(stored).itemsize, self.itemsize)
+        nbytes = math.prod(size) * widest
         check_payload(nbytes, nbytes, self.file.path, self.limits)
         box = [slice(0, 1)] * len(self.array.shape)
         for axis, first, extent in zip(self.axes, start, size, strict=True):

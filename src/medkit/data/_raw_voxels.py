@@ -8,9 +8,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from medkit._core.chunk_map import ChunkMap, one_chunk
 from medkit._core.file_errors import FormatError, TruncatedError
 
+from ._file_state import file_state
 from ._limits import Limits
+from ._mapped import MappedFile
 from ._payload import check_payload, read_payload
 from ._source import ByteSource, PlainSource, gzip_source, zlib_source
 from ._stored import tensor_dtype, to_tensor
@@ -59,6 +62,25 @@ def read_voxels(voxels: RawVoxels, limits: Limits, *, verify: bool) -> Tensor:
             if verify:
                 source.finish()
     return to_tensor(array.reshape(shape), voxels.path)
+
+
+def locate_voxels(voxels: RawVoxels) -> tuple[MappedFile, ChunkMap] | None:
+    """Return where raw voxels are, the slowest axis first, or None if they are not raw."""
+    if voxels.encoding != "raw":
+        return None
+    state = file_state(voxels.path)
+    shape = tuple(reversed(voxels.sizes))
+    nbytes = math.prod(shape) * voxels.dtype.itemsize
+    with FileIO(voxels.path, "r") as file:
+        source = PlainSource(file, voxels.path)
+        file.seek(voxels.offset)
+        for _ in range(voxels.line_skip):
+            _skip_line(file)
+        offset = file.tell() + voxels.skip if voxels.skip >= 0 else max(0, state[0] - nbytes)
+        check_payload(nbytes, state[0] - offset, voxels.path, Limits(max_bytes=nbytes))
+        file.seek(offset + nbytes)
+        source.finish()
+    return MappedFile(voxels.path, state), one_chunk(shape, voxels.dtype, offset)
 
 
 def _source(file: FileIO, voxels: RawVoxels, *, verify: bool) -> ByteSource:

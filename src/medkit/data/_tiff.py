@@ -115,6 +115,7 @@ def write_tiff(volume: Volume, path: str | os.PathLike[str], *, compress: bool =
         compress: Deflate the pages, which puts a checksum on them.
 
     Raises:
+        TypeError: If ``volume`` is not one.
         ValueError: If the voxels are int64, which OME-TIFF has no name for.
         OSError: If the file cannot be written; an older file of that name is then untouched.
 
@@ -128,6 +129,7 @@ def write_tiff(volume: Volume, path: str | os.PathLike[str], *, compress: bool =
         ...     read_tiff(f"{folder}/label.tif").shape
         (1, 4, 5, 6)
     """
+    check.kind("volume", volume, Volume, "a Volume")
     array = exact(plain_array(volume.data), None, volume)
     if array.dtype.str[1:] not in _NAMES:
         rule = f"one of {', '.join(_NAMES.values())} for .tif, e.g. data.to(torch.uint8)"

@@ -351,5 +351,5 @@ def test_a_closed_reader_opens_again_and_a_changed_file_is_an_error(big: Path) -
 def test_what_must_be_inflated_cannot_be_opened(tmp_path: Path) -> None:
     write_nifti(volume(), tmp_path / "a.nii.gz")
 
-    with pytest.raises(FormatError, match="write it once with write_hdf5"):
+    with pytest.raises(FormatError, match="write it once with cache or write_hdf5"):
         open(tmp_path / "a.nii.gz")

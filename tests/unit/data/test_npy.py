@@ -114,7 +114,7 @@ def test_gzip_around_an_array(tmp_path: Path) -> None:
     path = _saved(gzip.compress(npy(array)), tmp_path)
 
     assert np.array_equal(read(path).data[0, 0], array)
-    with pytest.raises(FormatError, match="HDF5 or plain"):
+    with pytest.raises(FormatError, match="uncompressed NIfTI"):
         open(path)
 
 
