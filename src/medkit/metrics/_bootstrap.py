@@ -148,8 +148,8 @@ def bootstrap_statistic(
     groups = _groups(patients, len(patients))
     units = int(groups.max()) + 1
     members = [(groups == unit).nonzero().flatten() for unit in range(units)]
-    drawn = torch.randint(0, units, (num_draws, units), generator=generator).tolist()
-    values = [statistic(torch.cat([members[unit] for unit in draw])) for draw in drawn]
+    drawn = torch.randint(0, units, (num_draws, units), generator=generator)
+    values = [statistic(torch.cat([members[int(unit)] for unit in draw])) for draw in drawn]
     whole = statistic(torch.arange(len(groups)))
     return _interval(whole, torch.tensor(values, dtype=torch.float64), level, units)
 
