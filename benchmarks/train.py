@@ -2,19 +2,26 @@
 
     python benchmarks/train.py
 
-Four loops do the same work on the same data in one process, in turn: forward, loss, backward,
-norm and clipping, a check that loss and norm are finite, AdamW, a schedule, and the loss read
-back for a log. One is written by hand, one steps with ``Stepper``, one is a ``Run``, one is
-``fit``. The network is
-so small (16-32-1, batch 4) that nothing hides the overhead. A row gives the median processor
-time of a batch and of its excess over the hand-written loop in the same round. The second table
-is the time to save and to load a file of weights beside ``torch.save`` and ``torch.load``. The
-third is the time of one update of an average and of an optimizer, beside torch's, on the parameters
-of a SegFormer3D: the fastest of all rounds and its ratio to torch's.
+Loops do the same work on the same data in one process, in turn: forward, loss, backward, norm and
+clipping, a check that loss and norm are finite, AdamW, a schedule, and the loss read back for a
+log. One is written by hand, one steps with ``Stepper``, one is a ``Run``, one is ``fit``. The
+network is so small (16-32-1, batch 4) that nothing hides the overhead. Lightning, Fabric,
+Accelerate and Ignite do the same beside them, those that are installed (``pip install lightning
+pytorch-ignite accelerate``). A row gives the processor time of a batch, fastest and median, and of
+its excess over the hand-written loop, between the fastest and as the median over the rounds.
+Setting up is not counted: it is the time of a short run, which is taken off that of the long one.
+
+The second table is the time to save and to load a file of weights beside ``torch.save`` and
+``torch.load``. The third is how long a loop stands still for a checkpoint of a model with AdamW,
+which is the whole time of saving: ``torch.save`` straight to its place, as most programs do it, the
+same waiting for the disk, and a ``CheckpointManager``, which sums up, verifies and renames. The
+fourth is the time of one update of an average and of an optimizer, beside torch's, on the
+parameters of a SegFormer3D: the fastest of all rounds and its ratio to torch's.
 """
 
 import argparse
 import math
+import os
 import statistics
 import tempfile
 import time
@@ -27,6 +34,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from medkit.nn import SegFormer3D
 from medkit.train import (
+    CheckpointManager,
     KerasAdamW,
     ModelEma,
     ResumableLoader,
@@ -37,6 +45,7 @@ from medkit.train import (
     load_weights,
     save_weights,
 )
+from train_peers import present
 
 Batches = list[dict[str, Tensor]]
 ACCUMULATE = 4
@@ -121,10 +130,21 @@ def with_fit_accumulating(batches: Batches) -> None:
     fit(model, batches, nn.functional.mse_loss, stepper=stepper, epochs=1, progress=False)
 
 
+def started(peer: Callable[..., Callable[[], object]]) -> Callable[[Batches], None]:
+    def loop(batches: Batches) -> None:
+        peer(batches, parts(batches))()
+
+    loop.__name__ = peer.__name__
+    return loop
+
+
 def microseconds(loop: Callable[[Batches], None], batches: Batches) -> float:
-    start = time.process_time()
-    loop(batches)
-    return (time.process_time() - start) / len(batches) * 1e6
+    seconds: list[float] = []
+    for part in (batches[: len(batches) // 10], batches):
+        start = time.process_time()
+        loop(part)
+        seconds.append(time.process_time() - start)
+    return (seconds[1] - seconds[0]) / (len(batches) - len(batches) // 10) * 1e6
 
 
 def measure_steps(steps: int, rounds: int) -> None:
@@ -137,10 +157,10 @@ def measure_steps(steps: int, rounds: int) -> None:
         for _ in range(steps)
     ]
     pairs = (
-        (by_hand, (with_stepper, with_run, with_fit)),
+        (by_hand, (with_stepper, with_run, with_fit, *map(started, present(batches[:20], parts)))),
         (by_hand_accumulating, (with_fit_accumulating,)),
     )
-    print(f"{'loop':<24}{'us/batch':>10}{'excess':>10}")
+    print(f"{'us a batch':<24}{'fastest':>10}{'excess':>10}{'median':>10}{'excess':>10}")
     for hand, others in pairs:
         loops = (hand, *others)
         times: dict[str, list[float]] = {loop.__name__: [] for loop in loops}
@@ -152,7 +172,9 @@ def measure_steps(steps: int, rounds: int) -> None:
         for name, measured in times.items():
             pairs_of_rounds = zip(measured, times[hand.__name__], strict=True)
             excess = statistics.median(ours - theirs for ours, theirs in pairs_of_rounds)
-            print(f"{name:<24}{statistics.median(measured):>10.1f}{excess:>+10.1f}")
+            fastest, least = min(measured), min(measured) - min(times[hand.__name__])
+            middle = statistics.median(measured)
+            print(f"{name:<24}{fastest:>10.1f}{least:>+10.1f}{middle:>10.1f}{excess:>+10.1f}")
 
 
 def measure_files(megabytes: int, rounds: int) -> None:
@@ -174,6 +196,45 @@ def measure_files(megabytes: int, rounds: int) -> None:
     print(f"\n{f'{megabytes} MiB of weights':<24}{'ms':>10}")
     for name, measured in seconds.items():
         print(f"{name:<24}{statistics.median(measured) * 1e3:>10.0f}")
+
+
+def measure_stall(megabytes: int, rounds: int) -> None:
+    model = nn.ParameterList(torch.randn(2**18) for _ in range(megabytes // 3))
+    optimizer = torch.optim.AdamW(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    seconds: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder, "plain.pt")
+        managers = {
+            f"CheckpointManager{', no fsync' * (not fsync)}": CheckpointManager(
+                Path(folder, str(fsync)), keep_last=1, fsync=fsync
+            )
+            for fsync in (False, True)
+        }
+        for manager in managers.values():
+            manager.register({"model": model, "optimizer": optimizer})
+
+        def save(*, fsync: bool) -> None:
+            with plain.open("wb") as stream:
+                torch.save([model.state_dict(), optimizer.state_dict()], stream)
+                if fsync:
+                    os.fsync(stream.fileno())
+
+        works: dict[str, Callable[[int], object]] = {
+            "torch.save": lambda _: save(fsync=False),
+            "torch.save and fsync": lambda _: save(fsync=True),
+            **{name: manager.save for name, manager in managers.items()},
+        }
+        for number in range(rounds):
+            for name, work in works.items():
+                start = time.perf_counter()
+                work(number)
+                seconds.setdefault(name, []).append(time.perf_counter() - start)
+    print(f"\n{f'stall, {megabytes // 3 * 3} MiB':<30}{'fastest ms':>12}{'median ms':>12}")
+    for name, measured in seconds.items():
+        print(f"{name:<30}{min(measured) * 1e3:>12.0f}{statistics.median(measured) * 1e3:>12.0f}")
 
 
 def measure_updates(rounds: int) -> None:
@@ -205,13 +266,14 @@ def measure_updates(rounds: int) -> None:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--steps", type=int, default=1000)
-    arguments.add_argument("--rounds", type=int, default=11)
+    arguments.add_argument("--steps", type=int, default=300)
+    arguments.add_argument("--rounds", type=int, default=40)
     arguments.add_argument("--megabytes", type=int, default=128)
     options = arguments.parse_args()
     torch.set_num_threads(1)
     measure_steps(options.steps, options.rounds)
     measure_files(options.megabytes, 5)
+    measure_stall(options.megabytes, 7)
     measure_updates(options.rounds)
 
 
