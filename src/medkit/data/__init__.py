@@ -44,6 +44,7 @@ from ._read import read, write
 from ._tfrecord import read_tfrecord, write_tfrecord
 from ._tfrecord_dataset import TFRecordDataset
 from ._tiff import read_tiff, write_tiff
+from ._tumour_phantom import tumour_phantom
 from ._valid_sampler import ValidPatchSampler
 from ._volume import Volume
 from ._weighted_sampler import WeightedPatchSampler
@@ -100,6 +101,7 @@ __all__ = [
     "read_tfrecord",
     "read_tiff",
     "scan",
+    "tumour_phantom",
     "write",
     "write_hdf5",
     "write_mha",
