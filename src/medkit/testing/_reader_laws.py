@@ -38,7 +38,7 @@ def _same_volume(subject: ReaderSubject) -> None:
 
 def _text_or_path(subject: ReaderSubject) -> None:
     with subject.good() as path:
-        found = subject.found(str(path))  # pyright: ignore[reportArgumentType]  that is the test
+        found = subject.found(str(path))
         if not found.same(subject.original):
             raise Violation("str(path) is read differently from path")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,6 +25,7 @@ REFUSALS = (DataError, FileNotFoundError)
 _MASKS = (0x01, 0x80, 0xFF, 0x20)  # bits turned over; the last changes the case of a letter
 
 
+@runtime_checkable
 class Placed(Protocol):
     """What a reader returns: a ``Volume``, or anything with its two parts."""
 
@@ -34,6 +35,7 @@ class Placed(Protocol):
     def affine(self) -> ArrayLike: ...
 
 
+@runtime_checkable
 class Handle(Protocol):
     """What a region reader returns: a ``LazyVolume``, or anything that reads boxes as one."""
 
@@ -75,9 +77,9 @@ class ReaderSubject:
     checksum: Checksum
     max_damages: int
 
-    def found(self, path: Path) -> Found:
+    def found(self, path: str | Path) -> Found:
         """Return what the reader makes of a file."""
-        image = self.read(path)
+        image = self.read(cast("Path", path))
         data, affine = getattr(image, "data", None), getattr(image, "affine", None)
         if not isinstance(data, Tensor) or affine is None:
             raise Violation(f"returns {type(image).__name__}, without a tensor `data` and `affine`")
