@@ -2,11 +2,11 @@
 
     python benchmarks/patches.py [--rounds 200] [--cold 20] [--side 512]
 
-The volume is int16, stored as .npy and as two caches of ``medkit.data.cache`` (the default, and
-cubes of 64 voxels with a checksum each). Patches lie at random; each reader has its own places in
-each round, all in one process and in turn, so that none finds what the one before it has left in
-the processor's cache. The upper rows give int16, the lower ones a float32 tensor and the affine
-as an item of a dataset.
+The volume is int16, stored as .npy and as caches of ``medkit.data.cache``: a.h5 with the default
+chunks, cubes.h5 with cubes of 64 voxels, checked.h5 with a checksum of each. Patches lie at
+random; all readers run in one process, in turn and ten patches at a time, each at places of its
+own, so that none finds what another has left in the processor's cache. The upper rows give int16,
+the lower ones what an item of a dataset holds, a float32 tensor.
 
 Warm, the volume is in the page cache and a row gives the time of the processor, which other
 programs disturb least: the fastest, the lower quartile and the median, each with its ratio to the
@@ -31,6 +31,7 @@ from medkit.data import CachedDataset, PatchDataset, Volume, VolumeDataset, cach
 
 PATCH = 96
 TARGET = 1.5
+_BLOCK = 10  # patches of one reader before the next one's turn
 Reader = Callable[[Sequence[int]], object]
 
 
@@ -131,13 +132,14 @@ def _check(readers: dict[str, Reader], place: Sequence[int]) -> None:
 def _warm(readers: dict[str, Reader], place: Callable[[], list[int]], rounds: int) -> None:
     _check(readers, place())
     times: dict[str, list[float]] = {name: [] for name in readers}
-    for number in range(rounds + 10):
+    for number in range(rounds // _BLOCK + 1):
         for name, reader in readers.items():
-            at = place()
-            start = time.process_time()
-            reader(at)
-            if number >= 10:
-                times[name].append(time.process_time() - start)
+            for _ in range(_BLOCK):
+                at = place()
+                start = time.process_time()
+                reader(at)
+                if number:
+                    times[name].append(time.process_time() - start)
     points = (0, 0.25, 0.5)
     base = np.quantile(times["NumPy memory map"], points)
     for name, seconds in times.items():

@@ -186,14 +186,16 @@ class VolumeDataset(Dataset[Item]):
     def fingerprint(self) -> str:
         """Return a text that differs when an item may: a file, an option or ``prepare`` changed.
 
-        Files are told apart by size and time of change, volumes in memory by their voxels,
-        ``prepare`` by its source and what is bound to it, not by the functions that it calls.
+        Files are told apart by size and time of change, those that a header names too, volumes in
+        memory by their voxels, and ``prepare`` by its source and what is bound to it, not by the
+        functions that it calls.
 
         Returns:
             32 letters and digits.
 
         Raises:
             OSError: If a file is missing.
+            DataError: If the header that names a file cannot be read.
             ValueError: If ``prepare`` cannot be pickled.
 
         Example:

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -16,6 +17,10 @@ from torch import Tensor
 from medkit._core import check
 
 from ._file_state import file_state
+from ._mha import is_mha, mha_data_file
+from ._nifti_header import HEADER_BYTES
+from ._nrrd import nrrd_data_file
+from ._nrrd_header import NRRD_MAGIC
 from ._volume import Volume
 
 Item_co = TypeVar("Item_co", covariant=True)
@@ -51,8 +56,20 @@ def part_fingerprint(part: str | os.PathLike[str] | Volume) -> str:
         form = [str(part.data.dtype), part.shape, part.source, part.warnings]
         return digest(content, form, part.affine.tolist())
     place = Path(part)
-    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
-    return digest([(str(file), *file_state(str(file))) for file in files])
+    if place.is_dir():
+        files = sorted(str(file) for file in place.rglob("*") if file.is_file())
+    else:
+        files = [str(place), _data_file(str(place))]
+    return digest([(file, *file_state(file)) for file in files])
+
+
+def _data_file(path: str) -> str:
+    """Return the file that holds the voxels of an image, itself unless it is a header alone."""
+    with FileIO(path, "r") as file:
+        head = file.read(HEADER_BYTES)
+    if head.startswith(NRRD_MAGIC):
+        return nrrd_data_file(path)
+    return mha_data_file(path) if is_mha(head) else path
 
 
 def function_fingerprint(function: Callable[..., object]) -> str:

@@ -94,6 +94,12 @@ def lay_out_mha(path: str) -> Layout | None:
     return Layout(*found, axes, placed(torch.zeros(1, 1, 1, 1), path, affine, None))
 
 
+def mha_data_file(path: str) -> str:
+    """Return the file that holds the voxels, which may be the header's."""
+    header = _Header(path)
+    return header.voxels(header.sizes()).path
+
+
 def write_mha(volume: Volume, path: str | os.PathLike[str], *, compress: bool = True) -> None:
     """Write a MetaImage file (.mha) that ITK reads back identically, whole or not at all.
 

@@ -112,6 +112,12 @@ def lay_out_nrrd(path: str) -> Layout | None:
     return Layout(*found, axes, Volume(v.data, v.affine, v.source, place.notices))
 
 
+def nrrd_data_file(path: str) -> str:
+    """Return the file that holds the voxels, which may be the header's."""
+    header = NrrdHeader(path)
+    return _voxels(header, header.sizes()).path
+
+
 def write_nrrd(volume: Volume, path: str | os.PathLike[str], *, compress: bool = True) -> None:
     """Write an NRRD file that ITK, 3D Slicer and pynrrd read identically, whole or not at all.
 

@@ -38,6 +38,7 @@ from medkit.data import (
     read_hdf5,
     write_nifti,
 )
+from unit.data.test_text_headers import mha, nrrd
 from unit.data.volumes import affine, volume
 
 METHODS = ["fork", "forkserver", "spawn"] if sys.platform == "linux" else ["spawn"]
@@ -326,7 +327,7 @@ def test_chunks_hardly_stick_out(tmp_path: Path) -> None:
     cache(VolumeDataset([{"image": Volume(image, np.eye(4))}]), tmp_path / "a.h5")
 
     with h5py.File(tmp_path / "a.h5") as file:
-        assert file["items/000000/image"].chunks == (1, 52, 30, 120)
+        assert file["items/000000/image"].chunks == (1, 31, 30, 240)
     assert (tmp_path / "a.h5").stat().st_size < 1.02 * image.numel()
 
 
@@ -385,6 +386,23 @@ def test_a_file_of_a_folder_that_changes_is_noticed(tmp_path: Path) -> None:
     assert VolumeDataset([{"image": tmp_path / "series"}]).fingerprint() != before
 
 
+@pytest.mark.parametrize("ending", [".nhdr", ".mhd", ".nrrd"])
+def test_voxels_beside_a_header_that_change_are_noticed(ending: str, tmp_path: Path) -> None:
+    detached = {
+        ".nhdr": nrrd(b"", data_file="a.raw"),
+        ".mhd": mha(b"", ElementDataFile="a.raw"),
+        ".nrrd": nrrd(),
+    }
+    (tmp_path / "a.raw").write_bytes(bytes(120))
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(detached[ending])
+    before = VolumeDataset([{"image": path}]).fingerprint()
+    os.utime(tmp_path / "a.raw", (1, 1))
+
+    changed = VolumeDataset([{"image": path}]).fingerprint() != before
+    assert changed == (ending != ".nrrd")
+
+
 def test_a_function_without_a_name_has_no_fingerprint() -> None:
     dataset = VolumeDataset([{"image": volume()}], prepare=lambda case: case)
 
@@ -409,7 +427,7 @@ def test_a_stale_cache_is_an_error_or_is_rebuilt(change: str, tmp_path: Path) ->
         "file": "other files, options or functions",
         "length": "items 1, not 2",
         "version": "version '', not '2'",
-        "options": r"chunk \[64, 32, 128\], not \[5, 5, 5\]; checksum False, not True",
+        "options": r"chunk \[32, 32, 256\], not \[5, 5, 5\]; checksum False, not True",
     }
 
     with pytest.raises(FormatError, match=f"made from this dataset.*{named[change]}.*rebuild"):
