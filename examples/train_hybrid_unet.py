@@ -332,7 +332,7 @@ def judge(model: nn.Module, parts: Parts, task: Task) -> tuple[dict, matplotlib.
         image[0, MODALITIES.index("flair")],
         labels=found[0],
         names=NAMES,
-        heat=unsure.predictive_entropy[0],
+        heat=torch.where(inside, unsure.predictive_entropy, torch.nan)[0],
         heat_label=f"entropy of the mean of {task.draws} draws of dropout (nats)",
     )
     return report, picture
