@@ -42,12 +42,16 @@ def _results(folder: Path, *processes: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def _launch(
-    folder: Path, *options: object, fatal_step: int = 0, joined_by: str = "nobody"
+    folder: Path,
+    *options: object,
+    fatal_step: int = 0,
+    joined_by: str = "nobody",
+    strategy: str = "auto",
 ) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
     patience = ("--max-restarts", 2, "--monitor-interval", 0.1)
     launcher = ("-m", "medkit.train.launch", *options, *patience)
-    return _start(*launcher, SCRIPT, folder, fatal_step, joined_by)
+    return _start(*launcher, SCRIPT, folder, fatal_step, joined_by, strategy)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +88,18 @@ def test_so_it_is_on_two_machines(tmp_path: Path, whole: dict[str, Any]) -> None
 
     assert _results(tmp_path, *agents) == whole
     assert (tmp_path / "killed").exists()
+
+
+def test_a_process_killed_while_it_saves_its_parts_costs_no_more(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("whole", "killed")]
+    runs = [
+        _results(folder, _launch(folder, *ONE_MACHINE, fatal_step=step, strategy="fsdp"))
+        for folder, step in zip(folders, (0, 4), strict=True)
+    ]
+
+    assert runs[0] == runs[1]
+    assert (folders[1] / "killed").exists()
+    assert [path.name for path in (folders[1] / "run").glob(".*")] == []
 
 
 @pytest.mark.parametrize(
