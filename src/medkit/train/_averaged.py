@@ -26,6 +26,13 @@ def with_average(states: States, average: Mapping[str, Tensor]) -> States:
     return _replaced(states, empty[0], average) if empty else states
 
 
+def place_of_average(states: States) -> tuple[str, Mapping[str, Tensor]]:
+    """Return where the first average stands, e.g. "stepper/ema/average", and its tensors."""
+    for name, average in _averages(states):
+        return f"{name}/ema/average" if "ema" in states[name] else f"{name}/average", average
+    return "", {}
+
+
 def _averages(states: States) -> list[tuple[str, Mapping[str, Tensor]]]:
     """Return the averages by the object they are in: a ``ModelEma``, or a stepper that has one."""
     emas = {name: state.get("ema", state) for name, state in states.items()}

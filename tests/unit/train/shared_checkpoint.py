@@ -172,7 +172,14 @@ def alone(rank: int, world: int, folder: Path) -> dict[str, object]:
     plain = torch.load(folder / "merged.pt", weights_only=True)
     merged = {f"model {n}": t for n, t in plain.items()}
     wanted = {n: t for n, t in expected["saved"].items() if n.startswith("model ")}
-    return {**found, "merged": same(merged, wanted), "metadata": report.metadata}
+    found |= {"merged": same(merged, wanted), "metadata": report.metadata}
+    found["averaged"] = []
+    for checkpoint in (path, folder / "alone" / path.name):
+        merge_sharded(checkpoint, folder / "averaged.pt", averaged=True)
+        plain = torch.load(folder / "averaged.pt", weights_only=True)
+        wanted = {n: t for n, t in expected["saved"].items() if n.startswith("ema ")}
+        found["averaged"].append(same({f"ema {n}": t for n, t in plain.items()}, wanted))  # type: ignore[attr-defined]
+    return found
 
 
 def resume(rank: int, world: int, folder: Path) -> dict[str, object]:

@@ -66,6 +66,8 @@ def test_merging_needs_a_whole_checkpoint_with_a_model(tmp_path: Path) -> None:
     path = checkpoints.save(1)
     with pytest.raises(CheckpointError, match=r"step_000000001 holds no model, only rng, stopping"):
         merge_sharded(path, tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match="holds no average, only rng, stopping"):
+        merge_sharded(path, tmp_path / "weights.pt", averaged=True)
 
     other = CheckpointManager(tmp_path / "b")
     other.register({"model": nn.Linear(1, 1)})

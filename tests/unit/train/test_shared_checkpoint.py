@@ -68,6 +68,10 @@ def test_the_parts_become_one_weight_file(alone: dict[str, Any]) -> None:
     assert alone["metadata"] == {"step": 3}
 
 
+def test_so_do_the_parts_of_the_average(alone: dict[str, Any]) -> None:
+    assert alone["averaged"] == [True, True]  # of two processes, and of one that saved it whole
+
+
 @pytest.mark.usefixtures("alone")
 def test_four_processes_go_on_from_two_and_from_one(folder: Path) -> None:
     for found in run_together(SCRIPT, folder, "4", "resume", count=4):
