@@ -72,6 +72,18 @@ def made(group: str, kind: str) -> Callable[[Path], Path]:
     return make
 
 
+def zarr_array(folder: Path) -> Path:
+    """An array of two chunks, each with a checksum."""
+    zarr = pytest.importorskip("zarr")
+    codecs = [zarr.codecs.ZstdCodec(), zarr.codecs.Crc32cCodec()]
+    v = V.data.numpy()
+    array = zarr.create_array(
+        folder / "a", shape=v.shape, chunks=(1, 3, 4, 5), dtype=v.dtype, compressors=codecs
+    )
+    array[...] = v
+    return folder / "a"
+
+
 def _dicom_files():
     pytest.importorskip("pydicom")
     from unit.data import dicom_files
@@ -119,6 +131,7 @@ CASES: dict[str, list[Case]] = {
         Case(mdata.read_tiff, made("TIFFS", "OME")),
         Case(mdata.read_tiff, made("TIFFS", "LZW")),
     ],
+    "read_zarr": [Case(mdata.read_zarr, zarr_array, "voxels", by_region=True)],
 }
 OTHERS = {"read_tfrecord"}
 """Readers of records, not of one volume; tests/property/test_tfrecord.py damages their files."""

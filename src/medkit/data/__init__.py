@@ -48,6 +48,7 @@ from ._tumour_phantom import tumour_phantom
 from ._valid_sampler import ValidPatchSampler
 from ._volume import Volume
 from ._weighted_sampler import WeightedPatchSampler
+from ._zarr import read_zarr
 
 __all__ = [
     "AmbiguousSeriesError",
@@ -100,6 +101,7 @@ __all__ = [
     "read_png",
     "read_tfrecord",
     "read_tiff",
+    "read_zarr",
     "scan",
     "tumour_phantom",
     "write",

@@ -129,6 +129,7 @@ def is_nifti(head: bytes) -> bool:
     return head[:4] in _VERSIONS or bool(magics & {b"n+1", b"ni1", b"n+2", b"ni2"})
 
 
+@np.errstate(invalid="ignore")  # signalling NaNs are refused by name
 def parse_header(head: bytes, path: str) -> NiftiHeader:
     """Read the header at the start of ``head``; raise ``FormatError`` where it makes no sense."""
     version, byteorder = _version(head, path)

@@ -29,6 +29,7 @@ from ._payload import check_payload
 from ._plain_regions import Layout, PlainRegions
 from ._source import PlainSource
 from ._stored import to_tensor
+from ._zarr import ZarrRegions, find_image, is_zarr, zarr_place
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class _HDF5Regions:
 def open(  # noqa: A001  the name of the contract; medkit.data.open
     path: str | os.PathLike[str], *, name: str | None = None, limits: Limits | None = None
 ) -> LazyVolume:
-    """Open a volume to read regions of it: uncompressed files, and HDF5 in any chunks.
+    """Open a volume to read regions of it: uncompressed files, HDF5 and Zarr in any chunks.
 
     Patches of a volume that is too large for memory, or of one out of very many, are read without
     the rest: plain NIfTI, raw NRRD and MetaImage with the voxels in the file or beside it, and
@@ -62,8 +63,9 @@ def open(  # noqa: A001  the name of the contract; medkit.data.open
     takes a path and keywords alone, and a call that was meant for the builtin is an error.
 
     Args:
-        path: The file; its first bytes decide the format.
-        name: Path of the array in an HDF5 file; None takes the only one there is.
+        path: The file, whose first bytes decide the format, or the folder of a Zarr image.
+        name: Path of the array in an HDF5 file or a Zarr group; None takes the only one there is,
+            or the finest level of an OME-Zarr image.
         limits: Largest region to read at once; None means ``Limits()``.
 
     Returns:
@@ -83,6 +85,9 @@ def open(  # noqa: A001  the name of the contract; medkit.data.open
         (1, 10, 10, 10)
     """
     source, limits = os.fspath(path), limits or Limits()
+    if is_zarr(source):
+        image = find_image(source, name, 0, limits)
+        return LazyVolume(ZarrRegions(image, limits), zarr_place(image, source), image.shape)
     with FileIO(source, "r") as file:
         head = file.read(HEADER_BYTES)
     if head.startswith(HDF5_MAGIC):
@@ -90,7 +95,7 @@ def open(  # noqa: A001  the name of the contract; medkit.data.open
     layout = _lay_out(source, head, limits)
     if layout is None:
         raise FormatError(
-            "uncompressed NIfTI, NRRD, MetaImage or .npy, or HDF5, to read regions from",
+            "uncompressed NIfTI, NRRD, MetaImage or .npy, HDF5 or Zarr, to read regions from",
             path=source,
             field="file",
             value=f"first bytes {head[:8]!r}, compressed or of another kind",

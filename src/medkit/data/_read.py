@@ -24,6 +24,7 @@ from ._png import PNG_MAGIC, read_png
 from ._source import open_source
 from ._tiff import is_tiff, read_tiff, write_tiff
 from ._volume import Volume
+from ._zarr import is_zarr, read_zarr
 
 
 @runtime_checkable
@@ -79,10 +80,11 @@ def read(
     The first bytes decide which reader is used, not the name, and no second reader is tried after
     one has recognized the file: :func:`read_nifti`, :func:`read_hdf5`, :func:`read_npy`,
     :func:`read_npz`, :func:`read_nrrd`, :func:`read_mha`, :func:`read_tiff`, :func:`read_png`,
-    :func:`read_jpeg`, :func:`read_dicom`. A folder is one of DICOM files.
+    :func:`read_jpeg`, :func:`read_dicom`. A folder is one of Zarr
+    (:func:`read_zarr`) or of DICOM files.
 
     Args:
-        path: The file, or a folder with one DICOM image.
+        path: The file, or a folder with a Zarr image or one DICOM image.
         limits: Largest sizes to accept; None means ``Limits()``.
         verify: Check every checksum and length in the file. False saves little time, and **a
             damaged file can then give wrong voxels.**
@@ -104,6 +106,8 @@ def read(
         ...     read(f"{folder}/zeros.nii.gz").shape
         (1, 2, 3, 4)
     """
+    if is_zarr(path):
+        return read_zarr(path, limits=limits, verify=verify)
     if Path(path).is_dir():
         return read_dicom(path, limits=limits, verify=verify)
     with open_source(path, verify=verify) as source:

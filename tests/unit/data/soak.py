@@ -26,7 +26,7 @@ from medkit.data import DataError, read
 import numpy, torch
 torch.zeros(9).sum()
 try:
-    import PIL.PngImagePlugin, PIL.JpegImagePlugin, PIL.TiffImagePlugin, pydicom.pixels, zarr
+    import PIL.PngImagePlugin, PIL.JpegImagePlugin, PIL.TiffImagePlugin, pydicom.pixels, numcodecs
 except ImportError:
     pass
 warnings.simplefilter("error")
@@ -186,6 +186,30 @@ def _jpeg() -> list[Store]:
     return _single(*(make() for make in JPEGS.values()))
 
 
+def _zarr() -> list[Store]:
+    import zarr
+    from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
+
+    array = np.arange(240, dtype="u2").reshape(2, 4, 5, 6)
+    options: list[dict[str, object]] = [
+        {"zarr_format": 2},
+        {"compressors": BloscCodec()},
+        {"compressors": [GzipCodec(), Crc32cCodec()]},
+        {"compressors": ZstdCodec(), "shards": (2, 4, 6, 6)},
+    ]
+    stores: list[Store] = []
+    with TemporaryDirectory() as folder:
+        for number, each in enumerate(options):
+            path = Path(folder) / str(number)
+            stored = zarr.create_array(
+                path, shape=array.shape, dtype="u2", chunks=(1, 4, 3, 6), **each
+            )
+            stored[...] = array
+            files = (file for file in path.rglob("*") if file.is_file())
+            stores.append({str(file.relative_to(path)): file.read_bytes() for file in files})
+    return stores
+
+
 FORMATS: dict[str, Callable[[], list[Store]]] = {
     "nifti": _nifti,
     "hdf5": _hdf5,
@@ -197,6 +221,7 @@ FORMATS: dict[str, Callable[[], list[Store]]] = {
     "png": _png,
     "jpeg": _jpeg,
     "dicom": _dicom,
+    "zarr": _zarr,
 }
 
 if __name__ == "__main__":
