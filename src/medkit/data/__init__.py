@@ -20,6 +20,7 @@ from ._dicom import read_dicom
 from ._dicom_series import DicomSeries, scan
 from ._example import build_example, parse_example
 from ._feature import Feature
+from ._from_peers import from_monai, from_nibabel, from_sitk, from_torchio
 from ._grid_patches import GridPatchDataset
 from ._group_batches import CompleteGroupBatchSampler
 from ._group_split import group_split
@@ -85,6 +86,10 @@ __all__ = [
     "WeightedPatchSampler",
     "build_example",
     "cache",
+    "from_monai",
+    "from_nibabel",
+    "from_sitk",
+    "from_torchio",
     "group_split",
     "oct_phantom",
     "open",

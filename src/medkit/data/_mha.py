@@ -14,7 +14,7 @@ from medkit._core.file_errors import FormatError, GeometryError, TruncatedError
 from medkit.ops import affine_shear, affine_spacing, permute_affine, ras_to_lps
 
 from ._adapters import plain_array
-from ._detached import beside
+from ._detached import beside, write_beside
 from ._limits import Limits
 from ._orientation import placed
 from ._plain_regions import Layout
@@ -45,7 +45,8 @@ def read_mha(
     """Read a MetaImage file (.mha, or .mhd with its data file), exactly or not at all.
 
     Offset, spacing and directions are in LPS mm, as ITK has them, and become an affine to RAS+;
-    channels come first. A data file must be in the folder of its header or below.
+    channels come first; a fourth axis, as of time, becomes the channels. A data file must be in the
+    folder of its header or below.
 
     Args:
         path: The file that begins with the header.
@@ -73,10 +74,10 @@ def read_mha(
     source = os.fspath(path)
     header = _Header(source)
     sizes = header.sizes()
-    channels = header.whole("ElementNumberOfChannels", 1, _MOST_CHANNELS)
+    channels = header.channels(sizes)
     affine = header.affine(len(sizes))
     data = read_voxels(header.voxels((channels, *sizes)), limits or Limits(), verify=verify)
-    data = data.movedim(-1, 0)
+    data = data[..., 0] if len(sizes) == 4 else data.movedim(-1, 0)
     data = data[:, None] if data.ndim == 3 else data
     return placed(data, source, permute_affine(ras_to_lps(affine), (2, 1, 0)), None)
 
@@ -85,12 +86,13 @@ def lay_out_mha(path: str) -> Layout | None:
     """Return where raw voxels are, checked as when they are read, or None if they are not raw."""
     header = _Header(path)
     sizes = header.sizes()
-    channels = header.whole("ElementNumberOfChannels", 1, _MOST_CHANNELS)
+    channels = header.channels(sizes)
     affine = permute_affine(ras_to_lps(header.affine(len(sizes))), (2, 1, 0))
     found = locate_voxels(header.voxels((channels, *sizes)))
     if found is None:
         return None
     axes = (len(sizes), *(None,) * (3 - len(sizes)), *range(len(sizes)))
+    axes = (0, 1, 2, 3) if len(sizes) == 4 else axes
     return Layout(*found, axes, placed(torch.zeros(1, 1, 1, 1), path, affine, None))
 
 
@@ -102,6 +104,9 @@ def mha_data_file(path: str) -> str:
 
 def write_mha(volume: Volume, path: str | os.PathLike[str], *, compress: bool = True) -> None:
     """Write a MetaImage file (.mha) that ITK reads back identically, whole or not at all.
+
+    A path that ends in ``.mhd`` gets the header alone; the voxels go into a file ``.raw`` or
+    ``.zraw`` of the same name beside it.
 
     Args:
         volume: What to write; bool is stored as uint8, float16 and bfloat16 as float32.
@@ -153,10 +158,18 @@ def write_mha(volume: Volume, path: str | os.PathLike[str], *, compress: bool = 
         "DimSize": " ".join(map(str, reversed(volume.spatial_shape))),
         "ElementNumberOfChannels": str(volume.shape[0]),
         "ElementType": _NAMES[array.dtype.str[1:]],
-        "ElementDataFile": "LOCAL",
     }
+
+    def head(name: str) -> bytes:
+        stated = {**fields, "ElementDataFile": name}
+        return "".join(f"{key} = {value}\n" for key, value in stated.items()).encode()
+
+    if os.fspath(path).endswith(".mhd"):
+        ending = ".zraw" if compress else ".raw"
+        write_beside(path, ending, lambda file: file.write(content), head)
+        return
     with atomic_file(path) as file:
-        file.write("".join(f"{key} = {value}\n" for key, value in fields.items()).encode())
+        file.write(head("LOCAL"))
         file.write(content)
 
 
@@ -186,11 +199,18 @@ class _Header:
     def sizes(self) -> tuple[int, ...]:
         axes = self.whole("NDims", None, 10)
         sizes = self._numbers(("DimSize",), axes)
-        if axes not in (2, 3) or sizes is None:
-            raise self._wrong("NDims", "2 or 3, with DimSize", axes)
+        if axes not in (2, 3, 4) or sizes is None:
+            raise self._wrong("NDims", "2 to 4, with DimSize", axes)
         if not all(size.is_integer() and size >= 1 for size in sizes.tolist()):
             raise self._wrong("DimSize", "whole and positive", sizes.tolist())
         return tuple(int(size) for size in sizes)
+
+    def channels(self, sizes: tuple[int, ...]) -> int:
+        """Return the numbers per voxel; with a fourth axis there is one."""
+        channels = self.whole("ElementNumberOfChannels", 1, _MOST_CHANNELS)
+        if len(sizes) == 4 and channels > 1:
+            raise self._wrong("ElementNumberOfChannels", "1 where there are 4 axes", channels)
+        return channels
 
     def whole(self, key: str, default: int | None, largest: int) -> int:
         text = self._fields.get(key, "" if default is None else str(default))
@@ -205,16 +225,20 @@ class _Header:
         origin = self._numbers(("Offset", "Position", "Origin"), axes)
         spacing = self._numbers(("ElementSpacing", "ElementSize"), axes)
         affine = np.eye(4)
+        space = min(axes, 3)
         if directions is not None:
-            affine[:axes, :axes] = directions.reshape(axes, axes).T
+            turn = directions.reshape(axes, axes).T
+            if turn[3:, :3].any() or turn[:3, 3:].any():
+                raise self._wrong("TransformMatrix", "apart in space and time", turn.tolist())
+            affine[:space, :space] = turn[:3, :3]
         if spacing is not None:
             if not (spacing > 0).all():
                 raise GeometryError(
                     "positive", path=self._path, field="ElementSpacing", value=spacing.tolist()
                 )
-            affine[:axes, :axes] *= spacing
+            affine[:space, :space] *= spacing[:3]
         if origin is not None:
-            affine[:axes, 3] = origin
+            affine[:space, 3] = origin[:3]
         return affine
 
     def voxels(self, sizes: tuple[int, ...]) -> RawVoxels:

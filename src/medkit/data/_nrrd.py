@@ -2,17 +2,17 @@
 
 import os
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from medkit._core import check
 from medkit._core.atomic import atomic_file
-from medkit._core.file_errors import CodecMissingError
 from medkit.ops import permute_affine
 
 from ._adapters import plain_array
-from ._detached import beside
+from ._detached import beside, write_beside
 from ._gzip import write_gzip
 from ._limits import Limits
 from ._nrrd_geometry import nrrd_place
@@ -25,8 +25,8 @@ from ._volume import Volume
 
 _ENCODINGS: dict[str, Encoding] = {
     "raw": "raw", "gzip": "gzip", "gz": "gzip", "ascii": "text", "text": "text", "txt": "text",
+    "bzip2": "bzip2", "bz2": "bzip2", "hex": "hex",
 }  # fmt: skip
-_MISSING = ("bzip2", "bz2", "hex")
 _NAMES = {
     "i1": ("int8", "signed char", "int8_t"),
     "u1": ("uint8", "uchar", "unsigned char", "uint8_t"),
@@ -55,8 +55,8 @@ def read_nrrd(
 
     Space directions and origin become an affine to RAS+ mm, whatever anatomical space the file
     names; one that names none has its spacing and the notice ``"no_orientation"``. An axis without
-    direction becomes the channels, wherever it stands. Encodings raw, gzip and text are read. A
-    data file must be in the folder of its header or below.
+    direction becomes the channels, wherever it stands. Encodings raw, gzip, bzip2, text and
+    hex are read. A data file must be in the folder of its header or below.
 
     Args:
         path: The file that begins with the header.
@@ -121,7 +121,9 @@ def nrrd_data_file(path: str) -> str:
 def write_nrrd(volume: Volume, path: str | os.PathLike[str], *, compress: bool = True) -> None:
     """Write an NRRD file that ITK, 3D Slicer and pynrrd read identically, whole or not at all.
 
-    Several channels become the fastest axis, as those programs expect. A sheared affine is kept.
+    Several channels become the fastest axis, as those programs expect. A sheared affine is kept. A
+    path that ends in ``.nhdr`` gets the header alone; the voxels go into a file ``.raw`` or
+    ``.raw.gz`` of the same name beside it.
 
     Args:
         volume: What to write; bool is stored as uint8, float16 and bfloat16 as float32.
@@ -148,14 +150,24 @@ def write_nrrd(volume: Volume, path: str | os.PathLike[str], *, compress: bool =
         raise check.fail("data", "of real numbers for .nrrd", str(array.dtype))
     several = array.shape[0] > 1
     array = np.ascontiguousarray(np.moveaxis(array, 0, -1)) if several else array[0]
-    head = "\n".join(_fields(volume, array, several=several, compress=compress)) + "\n\n"
+    lines = list(_fields(volume, array, several=several, compress=compress))
     content = array.reshape(-1).view(np.uint8).data
-    with atomic_file(path) as file:
-        file.write(head.encode())
+
+    def write(file: BinaryIO) -> None:
         if compress:
             write_gzip(file, iter([content]), level=1)
         else:
             file.write(content)
+
+    def head(name: str) -> bytes:
+        return "\n".join([*lines, *([f"data file: {name}"] * bool(name)), "", ""]).encode()
+
+    if os.fspath(path).endswith(".nhdr"):
+        write_beside(path, ".raw.gz" if compress else ".raw", write, head)
+        return
+    with atomic_file(path) as file:
+        file.write(head(""))
+        write(file)
 
 
 def _fields(volume: Volume, array: np.ndarray, *, several: bool, compress: bool) -> Iterator[str]:
@@ -188,12 +200,8 @@ def _voxels(header: NrrdHeader, sizes: tuple[int, ...]) -> RawVoxels:
     if name and (name.split()[0] == "LIST" or "%" in name):
         raise header.wrong("data file", "one file", name[:80])
     encoding = header.text("encoding").lower()
-    if encoding in _MISSING:
-        raise CodecMissingError(
-            "raw, gzip or text", path=header.path, field="encoding", value=encoding
-        )
     if encoding not in _ENCODINGS:
-        raise header.wrong("encoding", "raw, gzip or text", encoding[:80])
+        raise header.wrong("encoding", "raw, gzip, bzip2, text or hex", encoding[:80])
     kind = header.text("type").lower()
     if kind not in _TYPES:
         raise header.wrong("type", "a type of numbers", kind[:80])

@@ -1,6 +1,7 @@
-"""Voxels behind a text header, in this file or another: raw, deflated or written as text."""
+"""Voxels behind a text header, in this file or another: raw, compressed or written as text."""
 
 import math
+import os
 from collections.abc import Sequence
 from io import FileIO
 from typing import Literal, NamedTuple
@@ -11,14 +12,15 @@ from torch import Tensor
 from medkit._core.chunk_map import ChunkMap, one_chunk
 from medkit._core.file_errors import FormatError, TruncatedError
 
+from ._bzip2 import Bzip2Source
 from ._file_state import file_state
 from ._limits import Limits
 from ._mapped import MappedFile
-from ._payload import check_payload, read_payload
+from ._payload import check_payload, cut, read_payload
 from ._source import ByteSource, PlainSource, gzip_source, zlib_source
 from ._stored import tensor_dtype, to_tensor
 
-Encoding = Literal["raw", "gzip", "zlib", "text"]
+Encoding = Literal["raw", "gzip", "zlib", "bzip2", "text", "hex"]
 
 _LARGEST_TEXT = 1 << 22
 _SKIP = 1 << 20
@@ -52,6 +54,8 @@ def read_voxels(voxels: RawVoxels, limits: Limits, *, verify: bool) -> Tensor:
             _skip_line(file)
         if voxels.encoding == "text":
             array = _from_text(file, voxels)
+        elif voxels.encoding == "hex":
+            array = _from_hex(file, voxels, nbytes)
         else:
             source = _source(file, voxels, verify=verify)
             if voxels.skip < 0:
@@ -88,6 +92,8 @@ def _source(file: FileIO, voxels: RawVoxels, *, verify: bool) -> ByteSource:
         return gzip_source(file, voxels.path, verify=verify)
     if voxels.encoding == "zlib":
         return zlib_source(file, voxels.path, verify=verify)
+    if voxels.encoding == "bzip2":
+        return Bzip2Source(file, voxels.path)
     return PlainSource(file, voxels.path)
 
 
@@ -129,6 +135,24 @@ def _from_text(file: FileIO, voxels: RawVoxels) -> np.ndarray:
         raise FormatError(
             f"{native} numbers", path=voxels.path, field="voxels", value=error
         ) from error
+
+
+def _from_hex(file: FileIO, voxels: RawVoxels, nbytes: int) -> np.ndarray:
+    """Return bytes that are written as two digits each."""
+    size = os.fstat(file.fileno()).st_size
+    if 2 * nbytes > size:
+        raise cut(voxels.path, nbytes, size // 2)
+    try:
+        raw = bytes.fromhex(file.readall().decode("ascii"))
+    except ValueError as error:
+        raise FormatError(
+            "hexadecimal digits", path=voxels.path, field="voxels", value=error
+        ) from error
+    if len(raw) < nbytes:
+        raise cut(voxels.path, nbytes, len(raw))
+    if len(raw) > nbytes:
+        raise FormatError(f"{nbytes} bytes", path=voxels.path, field="voxels", value=len(raw))
+    return np.frombuffer(raw, voxels.dtype)
 
 
 def _whole(words: Sequence[bytes], dtype: np.dtype[np.generic]) -> np.ndarray:

@@ -66,7 +66,9 @@ _WRITERS: dict[str, Callable[[Volume, str | os.PathLike[str]], None]] = {
     ".hdf5": write_hdf5,
     ".npz": write_npz,
     ".nrrd": write_nrrd,
+    ".nhdr": write_nrrd,
     ".mha": write_mha,
+    ".mhd": write_mha,
     ".tif": write_tiff,
     ".tiff": write_tiff,
 }
@@ -129,8 +131,8 @@ def write(volume: Volume, path: str | os.PathLike[str]) -> None:
     """Write a volume in the format that the name ends in.
 
     ``.nii`` and ``.nii.gz`` are NIfTI, ``.h5`` and ``.hdf5`` HDF5, ``.npz`` NumPy archives;
-    ``.nrrd`` and ``.mha`` are what ITK and 3D Slicer call so; ``.tif`` and ``.tiff`` are OME-TIFF
-    stacks, which hold no place in the patient.
+    ``.nrrd``, ``.nhdr``, ``.mha`` and ``.mhd`` are what ITK and 3D Slicer call so; ``.tif`` and
+    ``.tiff`` are OME-TIFF stacks, which hold no place in the patient.
     Voxels keep their dtype. ``argmax`` gives int64, which many programs cannot open in a NIfTI
     file: for them write ``volume.like(labels.to(torch.uint8))``, or give ``write_nifti`` a dtype.
     The file appears whole or not at all, and other programs read the same voxels at the same

@@ -67,7 +67,7 @@ class ZarrArray:
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     dtype: np.dtype[np.generic]
-    fill: object
+    fill: np.generic
     order: Literal["C", "F"]
     prefix: str
     separator: str
@@ -224,10 +224,9 @@ def _pipeline(
     path: str, header: Json, dtype: np.dtype[np.generic], chunks: tuple[int, ...]
 ) -> tuple[np.dtype[np.generic], tuple[Codec, ...], Shard | None]:
     """Return the type as stored, the codecs behind it, and the shard if chunks are in one."""
-    listed = header.get("codecs")
-    if not isinstance(listed, list) or not listed:
-        raise _wrong(path, "codecs", "a list", str(listed)[:80])
-    codecs = [_codec(path, each, "name") for each in cast("list[object]", listed)]
+    codecs = [_codec(path, each, "name") for each in _list(path, header, "codecs")]
+    if not codecs:
+        raise _wrong(path, "codecs", "a list", "an empty one")
     first, options = codecs[0]
     if first == "sharding_indexed":
         inner = _sizes(path, options, "chunk_shape")
@@ -236,11 +235,9 @@ def _pipeline(
             raise _wrong(path, "sharding_indexed", "alone, in chunks that divide it", inner)
         stored, behind, deeper = _pipeline(path, options, dtype, inner)
         index = [_codec(path, each, "name") for each in _list(path, options, "index_codecs")]
-        if deeper is not None or [name for name, _ in index] not in (
-            ["bytes"],
-            ["bytes", "crc32c"],
-        ):
-            raise _wrong(path, "index_codecs", "bytes, perhaps with crc32c", str(names)[:80])
+        names = [name for name, _ in index]
+        if deeper is not None or names not in (["bytes"], ["bytes", "crc32c"]):
+            raise _wrong(path, "index_codecs", "bytes, perhaps with crc32c", names)
         at_end = options.get("index_location", "end") == "end"
         return stored, (), Shard(inner, behind, tuple(index[1:]), at_end)
     if first != "bytes":
@@ -272,7 +269,7 @@ def _codec(path: str, entry: object, key: str) -> Codec:
     found = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
     name = found.get(key)
     if not isinstance(name, str):
-        raise _wrong(path, "codec", "an object with a name", str(entry)[:80])
+        raise _wrong(path, "codec", "an object with a name", type(entry).__name__)
     return name, _object(path, found, "configuration", {})
 
 
@@ -304,13 +301,13 @@ def _separator(path: str, value: object) -> str:
     return str(value)
 
 
-def _fill(path: str, value: object, dtype: np.dtype[np.generic]) -> object:
+def _fill(path: str, value: object, dtype: np.dtype[np.generic]) -> np.generic:
     names = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
     known = names.get(value, value) if isinstance(value, str) else value
     known = 0 if known is None else known
     if dtype.kind == "c" and isinstance(known, list):
         parts = [_fill(path, part, np.dtype("f8")) for part in cast("list[object]", known)[:2]]
-        return dtype.type(complex(*cast("list[float]", parts)))
+        return np.array(parts, np.float64).view(np.complex128).astype(dtype.newbyteorder("="))[0]
     native = dtype.newbyteorder("=")
     try:
         filled = np.array(known, native if isinstance(known, int | float) else "V")
@@ -318,7 +315,7 @@ def _fill(path: str, value: object, dtype: np.dtype[np.generic]) -> object:
         raise _wrong(path, "fill_value", f"a {dtype}", str(value)[:80]) from error
     if filled.dtype != native or filled.ndim:
         raise _wrong(path, "fill_value", f"a {dtype}", str(value)[:80])
-    return filled[()]
+    return cast("np.generic", filled[()])
 
 
 def _wrong(path: str, field: str, rule: str, found: object) -> FormatError:

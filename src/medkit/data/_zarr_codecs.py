@@ -5,6 +5,8 @@ import lzma
 import zlib
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from medkit._core import optional
 from medkit._core.file_errors import (
     ChecksumError,
@@ -140,7 +142,8 @@ def _bounded(stream: bz2.BZ2Decompressor | lzma.LZMADecompressor, raw: bytes, co
 
 def _crc32c(raw: bytes, count: int) -> bytes:
     del count
-    if len(raw) < _CRC_BYTES or crc32c(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
+    content = np.frombuffer(raw[:-_CRC_BYTES], np.uint8)
+    if crc32c(content) != int.from_bytes(raw[-_CRC_BYTES:], "little"):
         raise ValueError("the checksum CRC-32C is wrong")
     return raw[:-4]
 

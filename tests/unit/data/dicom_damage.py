@@ -40,7 +40,7 @@ def damaged_files(whole: Mapping[str, bytes], count: int, *, seed: int) -> Itera
     for _ in range(count):
         content = bytearray(whole[names[generator.integers(len(names))]])
         for _ in range(generator.integers(1, 5)):
-            at = int(generator.integers(len(content)))
+            at = int(generator.integers(max(1, len(content))))
             size = int(generator.integers(1, 9))
             new = generator.integers(0, 256, size).astype("u1").tobytes()
             how = generator.choice(["change", "change", "change", "drop", "double", "insert"])
@@ -52,7 +52,7 @@ def damaged_files(whole: Mapping[str, bytes], count: int, *, seed: int) -> Itera
                 "insert": new + piece,
             }[str(how)]
         yield bytes(
-            content[: generator.integers(len(content))] if generator.random() < 0.1 else content
+            content[: generator.integers(1 + len(content))] if generator.random() < 0.1 else content
         )
 
 

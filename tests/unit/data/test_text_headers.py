@@ -1,5 +1,6 @@
 """NRRD and MetaImage files mean what SimpleITK says, ours are read by it, odd ones are refused."""
 
+import bz2
 import gzip
 import time
 import zlib
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+import medkit.data as mdata
 from medkit.data import (
     ChecksumError,
-    CodecMissingError,
     DataError,
     FormatError,
     GeometryError,
@@ -156,6 +157,70 @@ def test_itk_reads_a_plane_as_we_do(tmp_path: Path) -> None:
     assert v.affine[:, 3].tolist() == [-7, 3, 0, 1]
 
 
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("suffix", [".mhd", ".nhdr"])
+def test_a_header_of_its_own_is_read_by_itk(
+    suffix: str, channels: int, compress: bool, tmp_path: Path
+) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    v = volume(1, channels=channels)
+    path = tmp_path / f"a{suffix}"
+    (write_mha if suffix == ".mhd" else write_nrrd)(v, path, compress=compress)
+    image = sitk.ReadImage(str(path))
+
+    array = np.moveaxis(v.data.numpy(), 0, -1) if channels > 1 else v.data.numpy()[0]
+    assert np.array_equal(sitk.GetArrayFromImage(image), array)
+    _assert_same_place(image, v)
+    assert torch.equal(read(path).data, v.data)
+    assert len(list(tmp_path.iterdir())) == 2
+    write(v.like(v.data + 1), path)
+    assert torch.equal(read(path).data, v.data + 1)
+
+
+def test_a_header_never_stands_beside_the_voxels_of_another(tmp_path: Path, monkeypatch) -> None:
+    write_mha(volume(), tmp_path / "a.mhd", compress=False)
+    replace = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if target.suffix == ".mhd":
+            raise OSError("no space left")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="no space left"):
+        write_mha(volume(), tmp_path / "a.mhd", compress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.raw"]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_fourth_axis_becomes_the_channels(compress: bool, tmp_path: Path) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    array = np.arange(120, dtype="i2").reshape(2, 3, 4, 5)
+    image = sitk.GetImageFromArray(array, isVector=False)
+    image.SetSpacing((0.5, 2, 3, 9))
+    image.SetOrigin((7, -3, 5, 1))
+    turn = np.eye(4)
+    turn[:3, :3] = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    image.SetDirection(turn.ravel().tolist())
+    sitk.WriteImage(image, str(tmp_path / "a.mha"), compress)
+    v = read(tmp_path / "a.mha")
+
+    assert np.array_equal(v.data.numpy(), array)
+    _assert_same_place(image[..., 0], v)
+    if not compress:
+        region = mdata.open(tmp_path / "a.mha").read((1, 2, 0), (2, 1, 4))
+        assert torch.equal(region.data, v.data[:, 1:3, 2:3, :4])
+
+
+def test_pynrrd_agrees_about_encodings(tmp_path: Path) -> None:
+    nrrd_package = pytest.importorskip("nrrd")
+    for encoding in ("raw", "gzip", "bzip2", "ascii"):
+        path = str(tmp_path / f"{encoding}.nrrd")
+        nrrd_package.write(path, VOXELS, {"encoding": encoding}, index_order="C")
+        assert np.array_equal(read(path).data[0].numpy(), VOXELS)
+
+
 def test_a_sheared_grid_needs_nrrd(tmp_path: Path) -> None:
     v = volume(shear=0.2)
     write(v, tmp_path / "a.nrrd")
@@ -183,6 +248,9 @@ GOOD: dict[str, bytes] = {
     "nrrd big": nrrd(BIG, endian="big"),
     "nrrd gzip": nrrd(gzip.compress(RAW), encoding="gzip"),
     "nrrd gz in members": nrrd(gzip.compress(RAW[:9]) + gzip.compress(RAW[9:]), encoding="gz"),
+    "nrrd bzip2": nrrd(bz2.compress(RAW), encoding="bzip2"),
+    "nrrd bz2 in streams": nrrd(bz2.compress(RAW[:9]) + bz2.compress(RAW[9:]), encoding="bz2"),
+    "nrrd hex": nrrd(RAW.hex("\n", 16).encode() + b"\n", encoding="hex"),
     "nrrd text": nrrd(TEXT + b"\n", encoding="ascii", endian=None),
     "nrrd crlf": nrrd(b"").replace(b"\n", b"\r\n") + RAW,
     "nrrd version 1": nrrd().replace(b"NRRD0004", b"NRRD0001"),
@@ -314,6 +382,14 @@ def test_data_elsewhere_are_refused(name: str, header: str, tmp_path: Path) -> N
         read(_saved(content, folder, "a"))
 
 
+def mha4(**fields: str) -> bytes:
+    turn = "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"
+    four = {"NDims": "4", "DimSize": "5 2 3 2", "TransformMatrix": turn}
+    return mha(**{**four, "Offset": "10 20 30 0", "ElementSpacing": "2 3 4 9", **fields})
+
+
+BZ2 = bz2.compress(RAW)
+HEX = RAW.hex().encode()
 HUGE = "1000000 1000000 1000000"
 GZ = gzip.compress(RAW)
 BAD: dict[str, tuple[bytes, type[DataError], str]] = {
@@ -340,8 +416,17 @@ BAD: dict[str, tuple[bytes, type[DataError], str]] = {
     "nrrd block": (nrrd(type="block"), FormatError, "a type of numbers"),
     "nrrd no endian": (nrrd(endian=None), FormatError, "endian"),
     "nrrd endian middle": (nrrd(endian="middle"), FormatError, "little or big"),
-    "nrrd bzip2": (nrrd(encoding="bzip2"), CodecMissingError, "bzip2"),
-    "nrrd encoding x": (nrrd(encoding="x"), FormatError, "raw, gzip or text"),
+    "nrrd bzip2 of nothing": (nrrd(b"", encoding="bzip2"), TruncatedError, "bzip2 stream"),
+    "nrrd bzip2 cut": (nrrd(BZ2[:-1], encoding="bzip2"), TruncatedError, "bzip2 stream"),
+    "nrrd bzip2 of less": (nrrd(bz2.compress(RAW[1:]), encoding="bz2"), TruncatedError, "voxels"),
+    "nrrd bzip2 of more": (nrrd(bz2.compress(RAW + b"x"), encoding="bz2"), FormatError, "last"),
+    "nrrd bzip2 CRC": (nrrd(flip_bit(BZ2, -6), encoding="bzip2"), FormatError, "a valid bzip2"),
+    "nrrd no bzip2": (nrrd(RAW, encoding="bzip2"), FormatError, "a valid bzip2"),
+    "nrrd hex of less": (nrrd(HEX[:-2], encoding="hex"), TruncatedError, "120 bytes"),
+    "nrrd hex of few": (nrrd(b"00", encoding="hex"), TruncatedError, "120 bytes"),
+    "nrrd hex of more": (nrrd(HEX + b"00", encoding="hex"), FormatError, "120 bytes"),
+    "nrrd hex of letters": (nrrd(HEX[:-1] + b"x", encoding="hex"), FormatError, "digits"),
+    "nrrd encoding x": (nrrd(encoding="x"), FormatError, "raw, gzip, bzip2, text or hex"),
     "nrrd line": (nrrd().replace(b"\ntype: ", b"\ntype "), FormatError, "line of the header"),
     "nrrd line twice": (nrrd().replace(b"\ntype", b"\ntype: int\ntype"), FormatError, "a new"),
     "nrrd list": (nrrd(b"", data_file="LIST"), FormatError, "one file"),
@@ -382,7 +467,12 @@ BAD: dict[str, tuple[bytes, type[DataError], str]] = {
     "mha size 1.5": (mha(DimSize="5 1.5 3"), FormatError, "whole and positive"),
     "mha size nan": (mha(DimSize="5 nan 3"), FormatError, "finite"),
     "mha two sizes": (mha(DimSize="5 4"), FormatError, "3 finite numbers"),
-    "mha 4 axes": (mha(NDims="4", DimSize="5 4 3 1"), FormatError, "2 or 3"),
+    "mha 5 axes": (mha(NDims="5", DimSize="5 4 3 1 1"), FormatError, "2 to 4"),
+    "mha 4 axes of 3 numbers": (mha(NDims="4", DimSize="5 4 3 1"), FormatError, "16 finite"),
+    "mha 4 axes of channels": (mha4(ElementNumberOfChannels="2"), FormatError, "1 where"),
+    "mha space and time": (
+        mha4(TransformMatrix="1 0 0 1 0 1 0 0 0 0 1 0 0 0 0 1"), FormatError, "apart"
+    ),
     "mha axes x": (mha(NDims="x"), FormatError, "NDims"),
     "mha text for numbers": (mha(Offset="a b c"), FormatError, "numbers"),
     "mha offset nan": (mha(Offset="nan 0 0"), FormatError, "finite"),

@@ -12,6 +12,7 @@ import torch
 zarr = pytest.importorskip("zarr")
 numcodecs = pytest.importorskip("numcodecs")
 
+from medkit._core import optional  # noqa: E402
 from medkit.data import (  # noqa: E402
     ChecksumError,
     CodecMissingError,
@@ -22,6 +23,7 @@ from medkit.data import (  # noqa: E402
     Limits,
     TruncatedError,
     UnsafeReferenceError,
+    _crc32c,
     open,  # noqa: A004
     read,
     read_zarr,
@@ -289,6 +291,12 @@ BAD: dict[str, tuple[int, dict[str, object], type[DataError], str]] = {
     "five axes": (2, {"shape": [9] * 5, "chunks": [9] * 5}, FormatError, r"\(C, D, H, W\)"),
     "type": (3, {"data_type": "string"}, FormatError, "a type of numbers"),
     "no codecs": (3, {"codecs": []}, FormatError, "codecs must be a list"),
+    "index codecs": (
+        3,
+        {"codecs": [{"name": "sharding_indexed", "configuration": {
+            "chunk_shape": [1, 4, 5, 6], "codecs": [BYTES], "index_codecs": [BYTES, BYTES]}}]},
+        FormatError, "index_codecs",
+    ),
     "code for a codec": (
         3, {"codecs": [BYTES, {"name": "numcodecs.pickle"}]}, CodecMissingError, "codec must be one"
     ),
@@ -333,6 +341,14 @@ def test_damaged_chunks_are_refused(codec: str, tmp_path: Path) -> None:
         chunk.write_bytes(whole[:9] + bytes([whole[9] ^ 1]) + whole[10:])
         with pytest.raises((ChecksumError, FormatError)):
             read(path)
+
+
+def test_a_crc_needs_no_other_package(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(optional, "is_available", lambda name: name == "numcodecs")
+    _crc32c._engine.cache_clear()
+    _check(_stored(tmp_path, compressors=V3["zstd, crc32c"]), ARRAY)
+    monkeypatch.undo()
+    _crc32c._engine.cache_clear()
 
 
 def test_nothing_outside_of_the_folder_is_read(tmp_path: Path) -> None:
