@@ -14,7 +14,6 @@ from ._stored import to_tensor
 from ._volume import Volume
 
 if TYPE_CHECKING:
-    import SimpleITK
     import torchio
     from monai.data.meta_tensor import MetaTensor
 
@@ -28,6 +27,16 @@ class _NibabelImage(Protocol):
     def dataobj(self) -> object: ...
     @property
     def affine(self) -> np.ndarray | None: ...
+
+
+class _SitkImage(Protocol):
+    """An image of SimpleITK."""
+
+    def GetDimension(self) -> int: ...  # noqa: N802
+    def GetNumberOfComponentsPerPixel(self) -> int: ...  # noqa: N802
+    def GetDirection(self) -> tuple[float, ...]: ...  # noqa: N802
+    def GetOrigin(self) -> tuple[float, ...]: ...  # noqa: N802
+    def GetSpacing(self) -> tuple[float, ...]: ...  # noqa: N802
 
 
 def from_nibabel(image: _NibabelImage) -> Volume:
@@ -64,7 +73,7 @@ def from_nibabel(image: _NibabelImage) -> Volume:
     return _placed(to_tensor(np.ascontiguousarray(array.transpose(3, 2, 1, 0))), image.affine)
 
 
-def from_sitk(image: "SimpleITK.Image") -> Volume:
+def from_sitk(image: _SitkImage) -> Volume:
     """Return a SimpleITK image of three axes as a volume (C, D, H, W).
 
     Origin, spacing and direction, in LPS mm, become an affine to RAS+; the components of a vector

@@ -269,7 +269,7 @@ def _codec(path: str, entry: object, key: str) -> Codec:
     found = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
     name = found.get(key)
     if not isinstance(name, str):
-        raise _wrong(path, "codec", "an object with a name", type(entry).__name__)
+        raise _wrong(path, "codec", "an object with a name", "something else")
     return name, _object(path, found, "configuration", {})
 
 

@@ -91,7 +91,11 @@ def test_images_that_are_no_volume_are_refused() -> None:
     with pytest.raises(ValueError, match=r"image must be of axes \(W, H, D\)"):
         from_nibabel(nibabel.Nifti1Image(np.zeros((2, 3), "f4"), np.eye(4)))
     with pytest.raises(GeometryError, match="invertible"):
-        from_monai(meta.MetaTensor(torch.zeros(1, 2, 3, 4), affine=torch.zeros(4, 4)))
+        from_monai(
+            meta.MetaTensor(
+                torch.zeros(1, 2, 3, 4), affine=torch.diag(torch.tensor([1.0, 1, 0, 1]))
+            )
+        )
     with pytest.raises(GeometryError, match="affine of the image must be there"):
         from_nibabel(nibabel.Nifti1Pair(np.zeros((2, 3, 4), "f4"), None))
     with pytest.raises(ValueError, match="image must be of three axes; got 2 axes"):
