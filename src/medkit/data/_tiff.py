@@ -189,10 +189,10 @@ def _same_pieces(page: Page, layout: Layout) -> Pieces:
     own = page_layout(page)
     if own != layout:
         raise FormatError(
-            f"{layout.shape} {layout.dtype}, as page 0",
+            f"{layout.shape} {layout.dtype}, compression {layout.compression}, as page 0",
             path=page.file.path,
             field=f"page {page.number}",
-            value=f"{own.shape} {own.dtype}",
+            value=f"{own.shape} {own.dtype}, compression {own.compression}",
             remedy="A volume needs pages of one size and type; save its pages alone.",
         )
     return page_pieces(page, layout)

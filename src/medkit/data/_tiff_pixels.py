@@ -35,6 +35,7 @@ class Layout(NamedTuple):
     dtype: np.dtype[np.generic]
     bits: int
     """Bits per sample; 1 for a bilevel page, whose dtype is bool."""
+    compression: int
 
 
 class Pieces(NamedTuple):
@@ -64,10 +65,11 @@ def page_layout(page: Page) -> Layout:
     if len(bits) != 1 or len(formats) != 1:
         raise page.wrong(tags.BITS, "the same for all samples", sorted(bits))
     width, form = bits.pop(), formats.pop()
+    compression = page.whole(tags.COMPRESSION, _NONE)
     if page.whole(tags.FILL_ORDER, 1) != 1:
         raise page.wrong(tags.FILL_ORDER, "1", 2)
     if width == 1 and form == 1 and shape[0] == 1:
-        return Layout(shape, np.dtype(bool), 1)
+        return Layout(shape, np.dtype(bool), 1, compression)
     kind = {1: "u", 2: "i", 3: "f", 4: "u", _COMPLEX: "c"}.get(form, "x")
     try:
         dtype = np.dtype(f"{kind}{width // 8}").newbyteorder(page.file.order)
@@ -76,7 +78,7 @@ def page_layout(page: Page) -> Layout:
     if width % 8 or dtype.kind not in "uifc" or dtype.itemsize > 16 or dtype.name == "float128":
         found = f"{width} bits of format {form}"
         raise page.wrong(tags.BITS, "of a type of numbers of whole bytes, or 1 bit", found)
-    return Layout(shape, dtype, width)
+    return Layout(shape, dtype, width, compression)
 
 
 def page_pieces(page: Page, layout: Layout) -> Pieces:
@@ -125,7 +127,7 @@ def read_page(page: Page, layout: Layout, pieces: Pieces) -> np.ndarray:
 
 def _check_pieces(page: Page, layout: Layout, pieces: Pieces) -> None:
     """Raise if pieces are outside of the file, or too small for what they must unpack to."""
-    compression = page.whole(tags.COMPRESSION, _NONE)
+    compression = layout.compression
     if compression not in _RATIOS:
         raise CodecMissingError(
             "none, LZW, deflate or PackBits",

@@ -396,8 +396,19 @@ def test_pages_that_differ_are_no_volume(tmp_path: Path) -> None:
         with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
             writer.write(PIXELS[0])
             writer.write(other)
-        with pytest.raises(FormatError, match=r"page 1 must be \(1, 12, 17\) uint8, as page 0"):
+        with pytest.raises(FormatError, match=r"page 1 must be \(1, 12, 17\) uint8, comp.* page 0"):
             read_tiff(tmp_path / "a.tif")
+
+
+def test_a_lost_compression_is_noticed(tmp_path: Path) -> None:
+    """A page whose stream is as long as its pixels would else be read as it is stored."""
+    write_tiff(volume(), tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        tag = file.pages[1].tags[259].offset
+    content[tag + 1] ^= 0x20
+    with pytest.raises(FormatError, match="compression 1"):
+        read(_saved(bytes(content), tmp_path))
 
 
 def test_limits_hold(tmp_path: Path) -> None:
