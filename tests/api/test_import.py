@@ -12,7 +12,7 @@ from api import surface
 
 ROOT = Path(__file__).parents[2]
 SUBPACKAGES = ", ".join(f"medkit.{name}" for name in surface.SUBPACKAGES)
-IMPORT_SECONDS = 0.1
+MODULES = 60  # a few milliseconds; torch brings some 1100
 
 
 def test_importing_medkit_loads_no_torch() -> None:
@@ -22,13 +22,8 @@ def test_importing_medkit_loads_no_torch() -> None:
     assert {"torch", "numpy", "scipy", "h5py"}.isdisjoint(loaded)
 
 
-def test_importing_medkit_takes_under_a_tenth_of_a_second() -> None:
-    clock = "time.perf_counter()"
-    code = f"import time; start = {clock}; import medkit; print({clock} - start)"
-
-    seconds = min(float(_run(code)) for _ in range(3))
-
-    assert seconds < IMPORT_SECONDS
+def test_importing_medkit_loads_a_handful_of_modules() -> None:
+    assert len(_modules_after("import medkit") - _modules_after("pass")) < MODULES
 
 
 def test_importing_subpackages_loads_no_optional_package() -> None:
