@@ -14,6 +14,7 @@ PAGES = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras
 @pytest.mark.parametrize("page", PAGES)
 def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "\n".join(BLOCK.findall((ROOT / page).read_text()))
