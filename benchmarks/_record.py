@@ -20,11 +20,11 @@ def record(what: str, measure: str, values: Mapping[str, float], *, ours: str = 
         what: The task, as the page names it.
         measure: What the values are: ``"time"``, ``"peak memory"``, ``"saved memory"``.
         values: A value of each library, in any unit, smaller where it is better. Names that begin
-            like ``ours`` are ways to run medkit and are left out.
-        ours: The key of medkit's own.
+            with "medkit" are ways to run medkit and are left out.
+        ours: The key of the one that the others are set beside.
     """
     for peer, value in values.items():
-        if not peer.startswith(ours):
+        if not peer.startswith("medkit"):
             note(what, peer=peer, measure=measure, ratio=value / values[ours])
 
 

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 import medkit.data
+from _record import record
 from medkit.data import CachedDataset, PatchDataset, Volume, VolumeDataset, cache
 
 PATCH = 96
@@ -66,7 +67,7 @@ def main() -> None:
         makers = {"int16": _int16, "item": _items}
         for title, make in makers.items():
             print(f"\n{title}, in memory: fastest, quartile, median")
-            _warm(make(files), place, arguments.rounds)
+            _warm(title, make(files), place, arguments.rounds)
         for title, make in makers.items():
             if arguments.cold and hasattr(os, "posix_fadvise"):
                 print(f"\n{title}, on the disk: median")
@@ -129,7 +130,9 @@ def _check(readers: dict[str, Reader], place: Sequence[int]) -> None:
         raise SystemExit("the readers disagree")
 
 
-def _warm(readers: dict[str, Reader], place: Callable[[], list[int]], rounds: int) -> None:
+def _warm(
+    title: str, readers: dict[str, Reader], place: Callable[[], list[int]], rounds: int
+) -> None:
     _check(readers, place())
     times: dict[str, list[float]] = {name: [] for name in readers}
     for number in range(rounds // _BLOCK + 1):
@@ -142,6 +145,8 @@ def _warm(readers: dict[str, Reader], place: Callable[[], list[int]], rounds: in
                     times[name].append(time.process_time() - start)
     points = (0, 0.25, 0.5)
     base = np.quantile(times["NumPy memory map"], points)
+    medians = {name: float(np.median(seconds)) for name, seconds in times.items()}
+    record(f"96^3 patch of 512^3, {title}", "time", medians, ours="medkit a.h5")
     for name, seconds in times.items():
         found = np.quantile(seconds, points)
         columns = [f"{t * 1e3:7.2f} ms {t / b:5.2f} x" for t, b in zip(found, base, strict=True)]

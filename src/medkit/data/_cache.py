@@ -44,7 +44,7 @@ def cache(
     """Write a dataset to one HDF5 file, unless it is there already, and return it from there.
 
     Reading, inflating and resampling are done once. Voxels are stored uncompressed in chunks, so
-    that a patch costs about as much as out of a memory map, and :class:`PatchDataset` reads
+    that a patch costs little more than out of a memory map, and :class:`PatchDataset` reads
     nothing but patches. All processes share the pages that the system keeps in memory.
 
     Any number of workers and ranks may call this at the same time: one of them fills the file,
@@ -69,7 +69,7 @@ def cache(
         version: A text of your own that is part of what the cache depends on.
         chunk: Most voxels of a chunk along d, h and w, or one number for all; chunks of one array
             are made equal. The default is as many as in a cube of 64 and has longer rows, which
-            makes copying patches a fifth faster.
+            are faster to copy.
         checksum: Store a fletcher32 of each chunk, which is checked whenever it is read; patches
             then take several times as long.
         stale: What to do with a cache of other content, or a damaged one: ``"error"`` says what
