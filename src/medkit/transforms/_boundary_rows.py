@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -61,7 +60,8 @@ def _line(rows: Numbers, warp: Warp) -> Numbers:
     if not known.any():
         return np.full(warp.size[1], np.nan)
     filled = np.interp(number, number[known], rows[known])
-    moved, columns = _places(np.stack([filled - 0.5, number]), warp.inverse())
+    points = torch.as_tensor(np.stack([filled - 0.5, number], axis=1))
+    moved, columns = warp.move_points(points).T.numpy()
     if warp.matrix[1, 1] < 0:
         moved, columns, known = moved[::-1], columns[::-1], known[::-1]
     before, after = np.maximum.accumulate(columns), np.minimum.accumulate(columns[::-1])[::-1]
@@ -73,15 +73,3 @@ def _line(rows: Numbers, warp: Warp) -> Numbers:
     beyond = (new < columns[0] - reach) | (new > columns[-1] + reach)
     doubt = np.interp(new, columns, (~(known & once)).astype(float)) > _ROUNDING
     return np.where(beyond | doubt, np.nan, np.interp(new, columns, moved + 0.5))
-
-
-def _places(points: Numbers, back: Warp) -> tuple[Numbers, Numbers]:
-    """Return the rows and columns on the new grid of points (axis, point) of the old one."""
-    moved: Numbers = back.matrix[:-1, :-1] @ points + back.matrix[:-1, -1:]
-    if back.displacement is None:
-        return moved[0], moved[1]
-    field = back.displacement[None].cpu().double()
-    grid = torch.as_tensor((2 * points + 1) / np.array(back.size)[:, None] - 1).flip(0).T
-    shift = F.grid_sample(field, grid[None, None], padding_mode="border", align_corners=False)
-    moved = moved + shift[0, :, 0].numpy()
-    return moved[0], moved[1]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from medkit._core import check
@@ -54,6 +54,25 @@ class Applied(NamedTuple):
         for warp in merged([warp.inverse() for warp in reversed(self.warps)]):
             prediction = warp.move(prediction, mode=mode, fill=fill)
         return prediction
+
+    def move_points(self, points: Float[Tensor, "point axis"]) -> Float[Tensor, "point axis"]:
+        """Return where points of the old sample, such as landmarks, lie in the new one.
+
+        In mm they stay where they are unless the image was bent: the new affine takes the new
+        indices there.
+
+        Args:
+            points: Indices on the old grid, from 0 at the middle of the first voxel.
+
+        Returns:
+            Indices on the new grid, outside of it where the points were cut off.
+
+        Raises:
+            ValueError: If the points do not have one index for each axis of the old grid.
+        """
+        for warp in self.warps:
+            points = warp.move_points(points)
+        return points
 
 
 class Transform(ABC):

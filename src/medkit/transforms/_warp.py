@@ -81,13 +81,38 @@ class Warp:
             return Warp(back, self.size, self.old_size)
         field = _field(self)
         start = _positions(back, self.old_size, field)
-        turn = torch.as_tensor(back[:-1, :-1], dtype=field.dtype, device=field.device)
-        place = start
-        for _ in range(_FIXED_POINT_STEPS):
-            grid = _normalized(place, self.size)
-            here = F.grid_sample(field[None], grid, padding_mode="border", align_corners=False)[0]
-            place = start - torch.einsum("ij,j...->i...", turn, here)
+        place = _unbent(self, start, field)
         return Warp(back, self.size, self.old_size, place - start)
+
+    def move_points(self, points: Float[Tensor, "point axis"]) -> Float[Tensor, "point axis"]:
+        """Return where points of the old grid, such as landmarks, lie on the new one.
+
+        Args:
+            points: Indices, from 0 at the middle of the first voxel; between voxels too.
+
+        Returns:
+            Indices on the new grid, outside of it where the points were cut off. Along a
+            displacement as exact as :meth:`inverse`.
+
+        Raises:
+            ValueError: If the points do not have one index for each axis of the old grid.
+
+        Example:
+            >>> import numpy as np
+            >>> import torch
+            >>> half = Warp(np.diag([2.0, 1.0]), (4,), (2,))
+            >>> half.move_points(torch.tensor([[3.0]]))
+            tensor([[1.5000]])
+        """
+        dims = len(self.old_size)
+        if points.ndim != 2 or points.shape[1] != dims:
+            raise check.fail("points", f"(point, {dims})", f"shape {tuple(points.shape)}")
+        back = torch.as_tensor(np.linalg.inv(self.matrix)).to(points)
+        start = back[:-1, :-1] @ points.T + back[:-1, -1:]
+        if self.displacement is None:
+            return start.T
+        start = start.reshape(dims, -1, *(1,) * (dims - 1))
+        return _unbent(self, start, _field(self).to(start)).reshape(dims, -1).T
 
     def move(
         self,
@@ -337,6 +362,18 @@ def _normalized(place: Tensor, size: Sequence[int]) -> Tensor:
     count = torch.tensor(size, dtype=place.dtype, device=place.device)
     count = count.reshape(-1, *(1,) * (place.ndim - 1))
     return ((2 * place + 1) / count - 1).flip(0).movedim(0, -1)[None]
+
+
+def _unbent(warp: Warp, start: Tensor, field: Tensor) -> Tensor:
+    """Return the new places (axis, *any) of old ones, given where they lie without the field."""
+    back = np.linalg.inv(warp.matrix)
+    turn = torch.as_tensor(back[:-1, :-1], dtype=field.dtype, device=field.device)
+    place = start
+    for _ in range(_FIXED_POINT_STEPS):
+        grid = _normalized(place, warp.size)
+        here = F.grid_sample(field[None], grid, padding_mode="border", align_corners=False)[0]
+        place = start - torch.einsum("ij,j...->i...", turn, here)
+    return place
 
 
 def _field(warp: Warp) -> Tensor:

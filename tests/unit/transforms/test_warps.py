@@ -224,3 +224,49 @@ def test_predictions_go_back_to_the_file_exactly_where_voxels_were_moved() -> No
 def test_mistakes_are_named(build, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+POINTS = {
+    "affine": mt.RandomAffine(shear=0.1, translation=0.1, **SURE),
+    "elastic": mt.RandomElastic(spacing=8, displacement=1, **SURE),
+    "moved": mt.Compose([mt.RandomFlip(), mt.RandomRotate90(**SURE), mt.RandomD4()]),
+    "cropped": mt.Compose([mt.SpatialCrop(size=15), mt.PadOrCrop(size=20)]),
+    "scaled": mt.Compose([mt.Orientation(axcodes="SPL"), mt.Spacing(spacing=(1.4, 0.8, 1.7))]),
+    "all": mt.Compose(
+        [
+            mt.RandomRotate(angle=20, axes=(0, 1), **SURE),
+            mt.Resize(size=(14, 25, 20)),
+            mt.RandomElastic(spacing=8, displacement=1, **SURE),
+            mt.RandomFlip(),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", POINTS)
+def test_points_go_where_scipy_finds_them_in_the_image(name: str, seed: int) -> None:
+    shape = (17, 18, 19)
+    places = np.stack(np.meshgrid(*(np.arange(float(n)) for n in shape), indexing="ij"))
+    affine = torch.diag(torch.tensor([1.5, 1.0, 0.9, 1.0], dtype=torch.float64))
+    sample = {"image": torch.tensor(places), "affine": affine}
+
+    applied = POINTS[name].apply(sample, generator=_rng(seed))
+
+    landmarks = _rng(seed).uniform(4, 13, (30, 3))
+    moved = applied.move_points(torch.tensor(landmarks))
+    image = applied.sample["image"]
+    assert isinstance(image, torch.Tensor)
+    limit = np.array(image.shape[1:]) - 4  # away from what was filled
+    inside = ((moved.numpy() > 3) & (moved.numpy() < limit)).all(1)
+    shown = [map_coordinates(c, moved.numpy().T, order=1) for c in image.numpy()]
+    gap = np.abs(np.stack(shown, axis=1) - landmarks)[inside]
+    assert inside.sum() > 3
+    assert gap.max() < 1e-5
+
+
+def test_points_of_another_grid_are_refused() -> None:
+    applied = mt.Flip(axes=0).apply({"image": torch.zeros(1, 4, 5)})
+
+    with pytest.raises(ValueError, match=r"points must be \(point, 2\)"):
+        applied.move_points(torch.zeros(3, 3))
