@@ -69,6 +69,7 @@ CASES: dict[str, list[Transform]] = {
 }
 IN_2D: dict[str, list[Transform]] = {
     "EqualizeContrast": [mt.EqualizeContrast(tiles=2)],
+    "NormalizeColours": [mt.NormalizeColours()],
     "NormalizeStains": [mt.NormalizeStains()],
     "RandomStainJitter": [mt.RandomStainJitter(**SURE)],
 }

@@ -4,6 +4,12 @@ from ._affine import RandomAffine, RandomElastic
 from ._bias_field import apply_bias_field, num_bias_coefficients
 from ._boundary_rows import move_boundaries
 from ._clahe import EqualizeContrast, equalize_contrast
+from ._colours import (
+    ColourStatistics,
+    NormalizeColours,
+    colour_statistics,
+    normalize_colours,
+)
 from ._compose import Apply, Compose, OneOf, RandomApply, apply_to_batch
 from ._crops import (
     CropForeground,
@@ -64,10 +70,12 @@ from ._warp import Warp
 __all__ = [
     "Applied",
     "Apply",
+    "ColourStatistics",
     "Compose",
     "CropForeground",
     "EqualizeContrast",
     "Flip",
+    "NormalizeColours",
     "NormalizeIntensity",
     "NormalizePercentiles",
     "NormalizeStains",
@@ -109,11 +117,13 @@ __all__ = [
     "adjust_gamma",
     "apply_bias_field",
     "apply_to_batch",
+    "colour_statistics",
     "equalize_contrast",
     "gaussian_blur",
     "jitter_stains",
     "mixup",
     "move_boundaries",
+    "normalize_colours",
     "normalize_intensity",
     "normalize_percentiles",
     "normalize_stains",

@@ -54,7 +54,7 @@ def jitter_stains(
         D. Tellez et al., "Whole-Slide Mitosis Detection in H&E Breast Histology Using PHH3 as a
         Reference", IEEE Transactions on Medical Imaging, 2018, section III-C.
     """
-    values = _light(image)
+    values = light(image)
     given = np.array([*map(float, factors), *map(float, offsets)])
     if len(given) != 6:
         raise check.fail("factors and offsets", "three numbers each", (factors, offsets))
@@ -99,7 +99,7 @@ def normalize_stains(
         M. Macenko et al., "A method for normalizing histology slides for quantitative analysis",
         ISBI, 2009, section 2.
     """
-    values = _light(image)
+    values = light(image)
     density = -values.clamp_min(1 / 255).log().double().flatten(1)
     tissue = density[:, (density > _BACKGROUND).all(0)]
     if tissue.shape[1] < 10:
@@ -172,7 +172,7 @@ class NormalizeStains(IntensityTransform):
         return normalize_stains(image)
 
 
-def _light(image: Tensor) -> Tensor:
+def light(image: Tensor) -> Tensor:
     """Return red, green and blue as numbers in [0, 1]."""
     if image.ndim != 3 or len(image) != 3:
         raise check.fail("image", "(3, height, width)", f"shape {tuple(image.shape)}")

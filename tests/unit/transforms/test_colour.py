@@ -1,4 +1,4 @@
-"""CLAHE beside OpenCV, stains beside scikit-image and a construction with known stains."""
+"""CLAHE beside OpenCV, colours beside HistomicsTK, stains beside scikit-image and known ones."""
 
 from pathlib import Path
 
@@ -9,7 +9,8 @@ import torch
 import medkit.transforms as mt
 from medkit.testing import assert_close
 
-FILE = Path(__file__).parents[2] / "golden" / "clahe" / "clahe.npz"
+GOLDEN = Path(__file__).parents[2] / "golden"
+FILE = GOLDEN / "clahe" / "clahe.npz"
 
 
 @pytest.mark.parametrize("case", [0, 1, 2])
@@ -79,3 +80,58 @@ def test_bytes_are_taken_as_light() -> None:
     result = mt.jitter_stains(image, factors=(1, 1, 1))
 
     assert_close(result, image / 255, atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def histomicstk() -> dict[str, torch.Tensor]:
+    with np.load(GOLDEN / "reinhard" / "reinhard.npz") as file:
+        return {key: torch.tensor(file[key]) for key in file.files}
+
+
+def test_colour_statistics_equal_histomicstk(histomicstk: dict[str, torch.Tensor]) -> None:
+    image, tissue = histomicstk["image"], histomicstk["tissue"]
+    bright = torch.tensor([np.sqrt(3) * np.log(255), 0, 0])  # its light goes up to 255
+
+    for mask, name in ((None, ""), (tissue, "tissue_")):
+        found = mt.colour_statistics(image, mask=mask)
+        means = torch.tensor(found.means, dtype=torch.float64) + bright
+        deviations = torch.tensor(found.deviations, dtype=torch.float64)
+        # light is divided by 255 in float32
+        assert_close(means, histomicstk[name + "means"], atol=1e-6, rtol=0)
+        assert_close(deviations, histomicstk[name + "deviations"], atol=1e-6, rtol=0)
+
+
+def test_normalized_colours_equal_histomicstk_byte_for_byte(
+    histomicstk: dict[str, torch.Tensor],
+) -> None:
+    result = mt.normalize_colours(histomicstk["image"])
+
+    assert torch.equal((result * 255).floor().to(torch.uint8), histomicstk["result"])
+
+
+def test_colours_get_the_statistics_of_another_image() -> None:
+    first, second = (torch.rand(3, 16, 18, dtype=torch.float64) / 4 + 0.4 for _ in range(2))
+    reference = mt.colour_statistics(second)
+
+    result = mt.normalize_colours(first, target=reference)
+
+    again = mt.normalize_colours(first, target=reference, source=mt.colour_statistics(first))
+    found = mt.colour_statistics(result)
+    assert torch.equal(again, result)
+    assert ((result > 0) & (result < 1)).all()
+    np.testing.assert_allclose(found.means, reference.means, atol=1e-9)
+    np.testing.assert_allclose(found.deviations, reference.deviations, atol=1e-9)
+
+
+def test_one_colour_becomes_the_mean_of_the_reference() -> None:
+    reference = mt.ColourStatistics((-0.8, -0.1, 0.05), (0.5, 0.1, 0.02))
+
+    result = mt.normalize_colours(torch.full((3, 4, 5), 0.5), target=reference)
+
+    found = mt.colour_statistics(result)
+    np.testing.assert_allclose(found.means, reference.means, atol=1e-6)
+
+
+def test_statistics_of_no_pixel_are_refused() -> None:
+    with pytest.raises(ValueError, match="mask must be true somewhere; got no pixel"):
+        mt.colour_statistics(torch.rand(3, 2, 2), mask=torch.zeros(2, 2, dtype=torch.bool))
