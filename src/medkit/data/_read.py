@@ -53,10 +53,10 @@ _FORMATS = (
     _Format("npz", _begins_with(NPZ_MAGIC), read_npz),
     _Format("NRRD", _begins_with(NRRD_MAGIC), read_nrrd),
     _Format("MetaImage", is_mha, read_mha),
+    _Format("DICOM", is_dicom, read_dicom),  # whose preamble may be the head of a TIFF file
     _Format("TIFF", is_tiff, read_tiff),
     _Format("PNG", _begins_with(PNG_MAGIC), read_png),
     _Format("JPEG", _begins_with(JPEG_MAGIC), read_jpeg),
-    _Format("DICOM", is_dicom, read_dicom),
     _Format("NIfTI", is_nifti, read_nifti),
 )
 _WRITERS: dict[str, Callable[[Volume, str | os.PathLike[str]], None]] = {
