@@ -1,6 +1,6 @@
 """Images of other libraries as volumes: the same voxels at the same world positions."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _DHW = (2, 1, 0)
 
 
+@runtime_checkable
 class _NibabelImage(Protocol):
     """An image of nibabel: voxels behind ``dataobj``, and an affine."""
 
@@ -29,6 +30,7 @@ class _NibabelImage(Protocol):
     def affine(self) -> np.ndarray | None: ...
 
 
+@runtime_checkable
 class _SitkImage(Protocol):
     """An image of SimpleITK."""
 

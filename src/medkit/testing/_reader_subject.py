@@ -26,6 +26,7 @@ _MASKS = (0x01, 0x80, 0xFF, 0x20)  # bits turned over; the last changes the case
 
 
 @runtime_checkable
+@runtime_checkable
 class Placed(Protocol):
     """What a reader returns: a ``Volume``, or anything with its two parts."""
 
@@ -35,6 +36,7 @@ class Placed(Protocol):
     def affine(self) -> ArrayLike: ...
 
 
+@runtime_checkable
 @runtime_checkable
 class Handle(Protocol):
     """What a region reader returns: a ``LazyVolume``, or anything that reads boxes as one."""
