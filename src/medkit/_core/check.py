@@ -5,9 +5,9 @@ Every function raises ``ValueError`` or ``TypeError`` with the message
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from numbers import Integral, Real
-from typing import TypeVar
+from typing import TypeVar, cast
 
 Scalar = TypeVar("Scalar", int, float)
 
@@ -38,6 +38,17 @@ def integer(name: str, value: object, *, minimum: int | None = None) -> int:
     if minimum is not None and value < minimum:
         raise fail(name, f"at least {minimum}", value)
     return int(value)
+
+
+def integers(name: str, values: object) -> tuple[int, ...]:
+    """Return one or more whole numbers as a tuple; raise unless they are that."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be one or more integers; got {values!r}")
+    given = cast("Iterable[object]", values)
+    numbers = tuple(integer(f"{name}[{i}]", value) for i, value in enumerate(given))
+    if not numbers:
+        raise fail(name, "one or more integers", "none")
+    return numbers
 
 
 def real(name: str, value: object) -> float:

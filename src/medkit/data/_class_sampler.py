@@ -53,7 +53,9 @@ class ClassBalancedPatchSampler:
     ) -> None:
         check.one_of("without_classes", without_classes, ("error", "uniform"))
         self.ratios: dict[int, float] | None = None if classes is None else _ratios(classes)
-        self.ignore_index: int | None = ignore_index
+        self.ignore_index: int | None = (
+            None if ignore_index is None else check.integer("ignore_index", ignore_index)
+        )
         self.without_classes: Literal["error", "uniform"] = without_classes
 
     def prepare(self, cases: Iterable[AnyCase]) -> Sequence[PatchDraw]:
@@ -128,13 +130,14 @@ class _ByClass:
 
 
 def _ratios(classes: Sequence[int] | Mapping[int, float]) -> dict[int, float]:
-    given = classes if isinstance(classes, Mapping) else dict.fromkeys(classes, 1.0)
     ratios: dict[int, float] = {}
+    numbers = check.integers("classes", classes)
+    given = classes if isinstance(classes, Mapping) else dict.fromkeys(numbers, 1.0)
     for number, ratio in given.items():
         value = check.real(f"classes[{number}]", ratio)
         if value < 0:
             raise check.fail(f"classes[{number}]", "a ratio of 0 or more", ratio)
-        ratios[check.integer("classes", number)] = value
+        ratios[int(number)] = value
     if not any(ratios.values()):
         raise check.fail("classes", "at least one class with a ratio above 0", classes)
     return ratios

@@ -248,7 +248,10 @@ def _names(cases: Sequence[Mapping[str, Source | Sequence[Source]]]) -> tuple[st
 
 def _parts(image: Source | Sequence[Source]) -> Sequence[Source]:
     """Return what an image is made of, itself where it is one file or volume."""
-    return [image] if isinstance(image, str | os.PathLike | Volume) else image
+    if isinstance(image, str | os.PathLike | Volume):
+        return [image]
+    check.kind("image and label", image, Sequence, "paths or Volumes")
+    return image
 
 
 def _source(image: Source | Sequence[Source]) -> str:

@@ -3,18 +3,22 @@
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+from jaxtyping import Shaped
+from torch import Tensor
 
 from medkit._core import check
 from medkit._core.keyed_random import sample_rng
+
+Marks = Sequence[Hashable] | Shaped[Tensor, " sample"] | Shaped[np.ndarray, " sample"]
 
 _SPLIT = 4  # stream of the order in which groups are dealt out
 
 
 def group_split(
-    groups: Sequence[Hashable],
+    groups: Marks,
     *,
     ratios: Sequence[float],
-    labels: Sequence[Hashable] | None = None,
+    labels: Marks | None = None,
     seed: int = 0,
 ) -> list[list[int]]:
     """Return the samples of each part, no group in two of them.
@@ -48,6 +52,7 @@ def group_split(
         K. Sechidis, G. Tsoumakas, I. Vlahavas, "On the Stratification of Multi-label Data", ECML
         PKDD, 2011: dealing out the rarest first, here by group.
     """
+    groups, labels = _plain(groups), None if labels is None else _plain(labels)
     shares = np.array([check.positive("ratios", ratio) for ratio in ratios])
     names = list(dict.fromkeys(groups))
     if len(names) < len(shares):
@@ -59,6 +64,11 @@ def group_split(
     part_of = _dealt_out(counts, target, seed)
     number = {name: part_of[i] for i, name in enumerate(names)}
     return [[i for i, g in enumerate(groups) if number[g] == p] for p in range(len(shares))]
+
+
+def _plain(values: Marks) -> Sequence[Hashable]:
+    """Return numbers for a tensor, whose own elements are equal to none."""
+    return np.asarray(values).tolist() if isinstance(values, Tensor | np.ndarray) else values
 
 
 def _counts(

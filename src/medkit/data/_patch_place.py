@@ -9,6 +9,13 @@ from torch import Tensor
 
 from ._any_case import AnyCase
 
+_WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+
+
+def comparable(values: Shaped[Tensor, "*voxel"]) -> Shaped[Tensor, "*voxel"]:
+    """Return voxels in a type that can be compared; torch stores wide unsigned ones only."""
+    return values.long() if values.dtype in _WIDE_UNSIGNED else values
+
 
 class VoxelTable:
     """Weights of all voxels, added up per row, so that any voxel can be drawn.

@@ -12,10 +12,8 @@ from medkit._core import check
 
 from ._any_case import AnyCase, row_of
 from ._lazy_volume import LazyVolume
-from ._patch_place import VoxelTable, place, voxel_in_row
+from ._patch_place import VoxelTable, comparable, place, voxel_in_row
 from ._volume import Volume
-
-_WIDE_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 @runtime_checkable
@@ -107,8 +105,12 @@ class ForegroundPatchSampler:
     ) -> None:
         check.one_of("without_foreground", without_foreground, ("error", "uniform"))
         self.probability: float = check.fraction("probability", probability)
-        self.classes: tuple[int, ...] | None = None if classes is None else tuple(classes)
-        self.ignore_index = ignore_index
+        self.classes: tuple[int, ...] | None = (
+            None if classes is None else check.integers("classes", classes)
+        )
+        self.ignore_index: int | None = (
+            None if ignore_index is None else check.integer("ignore_index", ignore_index)
+        )
         self.without_foreground: Literal["error", "uniform"] = without_foreground
 
     def prepare(self, cases: Iterable[AnyCase]) -> Sequence[PatchDraw]:
@@ -162,8 +164,7 @@ class ForegroundPatchSampler:
             >>> ForegroundPatchSampler(ignore_index=2).mask(torch.tensor([0, 1, 2])).tolist()
             [False, True, False]
         """
-        if label.dtype in _WIDE_UNSIGNED:  # torch stores these and compares them in part only
-            label = label.long()
+        label = comparable(label)
         if self.classes is None:
             mask = label > 0
         else:

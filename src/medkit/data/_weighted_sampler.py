@@ -11,7 +11,7 @@ from medkit._core import check
 
 from ._any_case import AnyCase, in_memory
 from ._dataset import Case
-from ._patch_place import VoxelTable, place_around, voxel_in_row
+from ._patch_place import VoxelTable, comparable, place_around, voxel_in_row
 from ._patch_samplers import PatchDraw
 
 
@@ -103,11 +103,12 @@ class _Weighted:
 
 
 def _checked(weights: Tensor, case: AnyCase) -> Tensor:
+    check.kind("weights", weights, Tensor, "a function that returns a tensor")
     shape = case.image.spatial_shape
     if tuple(weights.shape) not in (shape, (1, *shape)):
         rule = f"of the shape of {case.id!r}, {shape}"
         raise check.fail("weights", rule, tuple(weights.shape))
-    weights = weights.reshape(shape)
+    weights = comparable(weights.reshape(shape))
     if weights.is_floating_point() and not bool(weights.isfinite().all()):
         raise check.fail("weights", "finite", f"NaN or infinity in {case.id!r}")
     if bool((weights < 0).any()):

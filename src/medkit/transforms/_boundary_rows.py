@@ -62,7 +62,8 @@ def _line(rows: Numbers, warp: Warp) -> Numbers:
     filled = np.interp(number, number[known], rows[known])
     points = torch.as_tensor(np.stack([filled - 0.5, number], axis=1))
     placed: Numbers = warp.move_points(points).T.numpy()
-    moved, columns = placed[0], placed[1]
+    moved: Numbers = placed[0]
+    columns: Numbers = placed[1]
     if warp.matrix[1, 1] < 0:
         moved, columns, known = moved[::-1], columns[::-1], known[::-1]
     before, after = np.maximum.accumulate(columns), np.minimum.accumulate(columns[::-1])[::-1]

@@ -116,7 +116,8 @@ def normalize_colours(
     shift = np.array(target.means) - ratio * own.means
     ratio, shift = (torch.as_tensor(n).to(axes).reshape(3, 1, 1) for n in (ratio, shift))
     waves = torch.einsum("ij,i...->j...", axes.new_tensor(_OPPONENT), axes * ratio + shift).exp()
-    output = torch.einsum("ij,j...->i...", torch.linalg.inv(axes.new_tensor(_CONES)), waves)
+    colours = torch.as_tensor(np.linalg.inv(np.array(_CONES))).to(waves)
+    output = torch.einsum("ij,j...->i...", colours, waves)
     return output.clamp_(0, 1).to(values.dtype)
 
 

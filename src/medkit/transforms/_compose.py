@@ -168,7 +168,8 @@ def apply_to_batch(
         The new batch.
 
     Raises:
-        ValueError: If the entries do not have one length, or ``generators`` another.
+        ValueError: If the entries do not have one length, or ``generators`` another, or the
+            samples become unequal in size.
 
     Example:
         >>> import torch
@@ -199,6 +200,9 @@ def apply_to_batch(
     for key in samples[0]:
         values = [sample[key] for sample in samples]
         tensors = [value for value in values if isinstance(value, Tensor)]
+        shapes = sorted({tuple(value.shape) for value in tensors})
+        if len(shapes) > 1:
+            raise check.fail(f"shape of {key!r} after the transform", "one for all samples", shapes)
         result[key] = torch.stack(tensors) if len(tensors) == count else values
     return result
 

@@ -60,8 +60,12 @@ class RandomForegroundCrop(SpatialTransform):
     ) -> None:
         self.size: int | Sequence[int] = size
         self.probability: float = check.fraction("probability", probability)
-        self.classes: tuple[int, ...] | None = None if classes is None else tuple(classes)
-        self.ignore_index: int | None = ignore_index
+        self.classes: tuple[int, ...] | None = (
+            None if classes is None else check.integers("classes", classes)
+        )
+        self.ignore_index: int | None = (
+            None if ignore_index is None else check.integer("ignore_index", ignore_index)
+        )
         self.label: str = label
         self.images: tuple[str, ...] = names(images)
         self.labels: tuple[str, ...] = names(labels)

@@ -40,6 +40,12 @@ def test_a_wrong_kind_of_integer_is_a_type_error(value: object) -> None:
         check.integer("depth", value)
 
 
+@pytest.mark.parametrize("values", ["12", None, 3])
+def test_one_number_is_not_several(values: object) -> None:
+    with pytest.raises(TypeError, match="classes must be one or more integers; got "):
+        check.integers("classes", values)
+
+
 @pytest.mark.parametrize("value", ["3", None, True, 1j])
 def test_a_wrong_kind_of_number_is_a_type_error(value: object) -> None:
     with pytest.raises(TypeError, match="smooth must be a number; got "):
@@ -56,6 +62,7 @@ def test_a_value_of_another_kind_is_a_type_error() -> None:
 
 def test_good_values_come_back() -> None:
     assert check.integer("depth", 2, minimum=1) == 2
+    assert check.integers("classes", {2: 0.5, 3: 1.0}) == (2, 3)
     assert check.positive("spacing", 1) == 1.0
     assert check.non_negative("gamma", 0) == 0.0
     assert check.fraction("dropout", 1) == 1.0

@@ -165,6 +165,15 @@ def test_folds_are_as_even_as_scikit_learn_s() -> None:
     assert worst([np.array(fold) for fold in ours]) <= 1.5 * worst(of_theirs) + 0.01
 
 
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_patients_in_tensors_and_arrays_are_split_alike(kind) -> None:
+    patients, classes = [7, 7, 3, 3, 9, 9, 9, 1], [0, 0, 1, 1, 0, 0, 0, 1]
+
+    found = group_split(kind(patients), ratios=(0.5, 0.5), labels=kind(classes))
+
+    assert found == group_split(patients, ratios=(0.5, 0.5), labels=classes)
+
+
 def test_bad_splits_are_refused() -> None:
     with refuses("ratios"):
         group_split(["a", "b"], ratios=(1.0, 0.0))

@@ -104,6 +104,8 @@ class TestClassBalancedPatchSampler:
         with pytest.raises(ValueError, match=r"classes\[1\] must be a ratio of 0 or more; got -1"):
             ClassBalancedPatchSampler(classes={1: -1.0})
         with pytest.raises(ValueError, match="at least one class with a ratio above 0"):
+            ClassBalancedPatchSampler(classes={1: 0.0})
+        with pytest.raises(ValueError, match="classes must be one or more integers; got none"):
             ClassBalancedPatchSampler(classes=[])
         with refuses("without_classes"):
             ClassBalancedPatchSampler(without_classes="skip")
@@ -130,6 +132,15 @@ class TestWeightedPatchSampler:
         drawn = {draw.start(case(), (4, 4, 4), generator) for _ in range(50)}
 
         assert drawn == {(0, 0, 0), (5, 6, 7)}  # patches at the border are moved in
+
+    @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+    def test_map_of_wide_unsigned_numbers(self, dtype: torch.dtype) -> None:
+        weights = torch.zeros(SHAPE, dtype=dtype)
+        weights[4, 5, 6] = 40000
+
+        found = starts(WeightedPatchSampler(constant(weights)), case(), (1, 1, 1), 3)
+
+        assert found == [(4, 5, 6)] * 3
 
     def test_every_voxel_of_a_smooth_map_in_its_share(self) -> None:
         ramp = torch.arange(1.0, 5.0).reshape(1, 1, 4) / 10
@@ -166,6 +177,11 @@ class TestWeightedPatchSampler:
     def test_bad_maps(self, weights: torch.Tensor, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             WeightedPatchSampler(constant(weights)).prepare([case()])
+
+    @pytest.mark.usefixtures("unhooked")
+    def test_map_that_is_no_tensor(self) -> None:
+        with pytest.raises(TypeError, match="a function that returns a tensor; got ndarray"):
+            WeightedPatchSampler(constant(np.ones(SHAPE))).prepare([case()])
 
 
 class TestValidPatchSampler:

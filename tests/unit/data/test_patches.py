@@ -370,6 +370,18 @@ def test_sampler_options_are_checked() -> None:
 
 
 @pytest.mark.usefixtures("unhooked")
+def test_classes_are_whole_numbers() -> None:
+    with pytest.raises(TypeError, match="classes must be one or more integers; got 2"):
+        ForegroundPatchSampler(classes=2)
+    with pytest.raises(TypeError, match=r"classes\[1\] must be an integer; got 1.5"):
+        ForegroundPatchSampler(classes=[1, 1.5])
+    with pytest.raises(TypeError, match=r"ignore_index must be an integer; got 1\.5"):
+        ForegroundPatchSampler(ignore_index=1.5)
+    with pytest.raises(ValueError, match="classes must be one or more integers; got none"):
+        ForegroundPatchSampler(classes=[])
+
+
+@pytest.mark.usefixtures("unhooked")
 def test_rule_for_empty_cases_is_checked() -> None:
     with pytest.raises(ValueError, match="without_foreground must be one of 'error', 'uniform'"):
         ForegroundPatchSampler(without_foreground="skip")

@@ -249,3 +249,9 @@ def test_channels_on_different_grids_are_refused() -> None:
 def test_an_image_of_no_file_is_refused() -> None:
     with pytest.raises(ValueError, match=r"cases\[0\]\['image'\] must be at least one file"):
         VolumeDataset([{"image": []}])
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_a_tensor_is_no_case() -> None:
+    with pytest.raises(TypeError, match="must be paths or Volumes; got Tensor"):
+        VolumeDataset([{"image": torch.zeros(1, 2, 3, 4)}])

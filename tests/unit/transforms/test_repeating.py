@@ -106,6 +106,13 @@ def test_batches_are_changed_sample_by_sample() -> None:
     assert result["id"] == ["0", "1", "2"]
 
 
+def test_samples_of_a_batch_that_become_unequal_are_named() -> None:
+    crop = mt.RandomSpatialCrop(size=9, least_size=2)
+
+    with pytest.raises(ValueError, match="shape of 'image' after the transform must be one for"):
+        mt.apply_to_batch(crop, {"image": torch.zeros(8, 1, 9, 9)})
+
+
 def test_weights_choose() -> None:
     choose = mt.OneOf([mt.Flip(axes=0), mt.Rotate90()], weights=[1, 0])
 
