@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 import medkit.transforms as mt
+from medkit.data import Volume
 from medkit.ops import resample
 from medkit.testing import assert_close
 
@@ -125,6 +126,21 @@ def test_flips_turns_and_crops_equal_monai() -> None:
     assert torch.equal(ours(mt.Pad(divisible=4)), padded)
     cropped = monai.CropForeground(lambda x: x > 0.9, margin=1, allow_smaller=True)(image)
     assert torch.equal(ours(mt.CropForeground(threshold=0.9, margin=1)), cropped.as_tensor())
+
+
+def test_orientation_equals_monai_with_its_axes_the_other_way() -> None:
+    monai = pytest.importorskip("monai.transforms")
+    meta = pytest.importorskip("monai.data")
+    volume = Volume(torch.rand(1, 4, 5, 6), np.diag([-2.0, 3.0, 1.5, 1.0]))
+
+    theirs = monai.Orientation("RAS", labels=None)(volume.to_monai())
+    sample = {"image": volume.data, "affine": torch.tensor(volume.affine)}
+    ours = mt.Orientation(axcodes="SAR")(sample)
+
+    assert isinstance(theirs, meta.MetaTensor)
+    assert torch.equal(ours["image"].permute(0, 3, 2, 1), theirs.as_tensor())
+    order = [2, 1, 0, 3]
+    assert torch.equal(ours["affine"][:, order], theirs.affine)
 
 
 def test_rotation_equals_monai() -> None:
