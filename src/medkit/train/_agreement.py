@@ -21,13 +21,14 @@ def any_process(flag: bool) -> bool:
     return bool(vote.item())
 
 
-def mean_over_processes(value: float) -> float:
-    """Return the mean of ``value`` over all processes; alone, the value itself."""
+def means_over_processes(*values: float) -> tuple[float, ...]:
+    """Return the mean of each value over all processes, asked at once; alone, the values."""
     if not in_several_processes():
-        return value
-    total = torch.tensor(value, device=_device(), dtype=torch.float64)
-    distributed.all_reduce(total)  # pyright: ignore[reportUnknownMemberType]  untyped
-    return total.item() / distributed.get_world_size()
+        return values
+    totals = torch.tensor(values, device=_device(), dtype=torch.float64)
+    distributed.all_reduce(totals)  # pyright: ignore[reportUnknownMemberType]  untyped
+    means = totals / distributed.get_world_size()
+    return tuple(means.tolist())  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  untyped
 
 
 def is_main() -> bool:

@@ -44,7 +44,7 @@ def freeze(model: nn.Module, names: Collection[str]) -> FreezeReport:
         What learns now.
 
     Raises:
-        ValueError: If a name fits no parameter.
+        ValueError: If a name fits no parameter, or ``names`` is a single string.
 
     Example:
         >>> import torch
@@ -69,7 +69,7 @@ def unfreeze(model: nn.Module, names: Collection[str]) -> FreezeReport:
         What learns now.
 
     Raises:
-        ValueError: If a name fits no parameter.
+        ValueError: If a name fits no parameter, or ``names`` is a single string.
 
     Example:
         >>> import torch
@@ -82,6 +82,8 @@ def unfreeze(model: nn.Module, names: Collection[str]) -> FreezeReport:
 
 
 def _set(model: nn.Module, names: Collection[str], *, learning: bool) -> FreezeReport:
+    if isinstance(names, str):  # "10" would be taken for "1" and "0"
+        raise check.fail("names", "several names, e.g. a list", repr(names))
     parameters = dict(model.named_parameters())
     for prefix in names:
         if not any(is_under(name, prefix) for name in parameters):

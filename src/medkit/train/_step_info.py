@@ -9,7 +9,8 @@ class StepInfo:
 
     Attributes:
         stepped: Whether the parameters were updated.
-        loss: Mean loss of the window, weighted as its gradient; NaN inside a window.
+        loss: Mean loss of the window, weighted as its gradient, over all processes; NaN inside a
+            window.
         grad_norm: Norm of the whole gradient before clipping; NaN inside a window.
         lr: Learning rate of the first parameter group in this step.
         skipped: Whether the window was thrown away because a number in it was not finite.

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from medkit._core import check
 
-from ._agreement import any_process, mean_over_processes
+from ._agreement import any_process, means_over_processes
 from ._amp import AmpMode, AmpPolicy
 from ._ema import ModelEma
 from ._nonfinite import spoiled_buffers, worst_gradients
@@ -291,18 +291,17 @@ class Stepper:
         """Divide the summed gradients by the window's weight; return the mean loss and the norm."""
         losses, weights = _numbers(self._losses), [float(weight) for weight in self._weights]
         total = sum(weights)
-        shared = mean_over_processes(total) if self._shared else total
-        if shared not in (0.0, 1.0):
-            torch._foreach_div_(gradients, shared)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]  no public one
+        summed = math.fsum(w * loss for w, loss in zip(weights, losses, strict=True))
+        if self._shared:
+            summed, total = means_over_processes(summed, total)
+        if total not in (0.0, 1.0):
+            torch._foreach_div_(gradients, total)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]  no public one
         norm = get_total_norm(gradients)
         if self._shared and isinstance(norm, Sharded):
             norm = norm.full_tensor()
-        if len(losses) == 1 and total:
-            return losses[0], norm
-        weighted = math.fsum(w * loss for w, loss in zip(weights, losses, strict=True))
-        if total:
-            return weighted / total, norm
-        return (0.0 if shared else math.nan), norm
+        if not total:
+            return math.nan, norm
+        return (losses[0] if len(losses) == 1 and not self._shared else summed / total), norm
 
     def _apply(self, norm: Tensor) -> None:
         if self.clip_norm is not None:
@@ -331,7 +330,9 @@ class Stepper:
             return f"the gradient is not finite {place} ({', '.join(names)}), {where}"
         pairs = zip(names, self._losses, strict=False)
         wrong = [name for name, value in pairs if not value.isfinite()]
-        return f"the loss is {loss} {place}, from {', '.join(wrong) or 'weights that are all 0'}"
+        elsewhere = "another process or " if self._shared else ""
+        origin = ", ".join(wrong) or f"{elsewhere}weights that are all 0"
+        return f"the loss is {loss} {place}, from {origin}"
 
     def _refuse(self, trouble: str, *, overflow: bool) -> None:
         """Count a window that was thrown away; raise or warn as asked."""

@@ -27,6 +27,17 @@ def test_weights_balance_unequal_shares(found: list[dict[str, Any]]) -> None:
     assert max(result["weighted"] for result in found) < 1e-12
 
 
+def test_the_loss_is_that_of_all_processes(found: list[dict[str, Any]]) -> None:
+    assert found[0]["loss"] == found[1]["loss"]
+    assert found[0]["loss"] == pytest.approx(found[0]["loss_alone"], rel=1e-12)
+
+
+def test_both_refuse_a_nan_of_one_in_half_precision(found: list[dict[str, Any]]) -> None:
+    message = "the loss is nan in optimizer step 1, from"
+    assert found[0]["nan"].startswith(f"{message} another process")
+    assert found[1]["nan"].startswith(f"{message} batch 0")
+
+
 def test_both_skip_what_one_cannot_step_with(found: list[dict[str, Any]]) -> None:
     assert [result["skipped"] for result in found] == [[False, True, False]] * 2
 
@@ -93,7 +104,7 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 def test_one_vote_is_enough_and_means_are_over_all(pair: list[Tensor]) -> None:
     assert _agreement.any_process(False)
-    assert _agreement.mean_over_processes(4.0) == 2.5
+    assert _agreement.means_over_processes(4.0, 0.0) == (2.5, 0.5)
     assert [tensor.device.type for tensor in pair] == ["cpu", "cpu"]
 
 
@@ -106,4 +117,4 @@ def test_nccl_votes_on_the_gpu(pair: list[Tensor], monkeypatch: pytest.MonkeyPat
 def test_alone_the_answer_is_ones_own() -> None:
     assert not _agreement.any_process(False)
     assert _agreement.any_process(True)
-    assert _agreement.mean_over_processes(4.0) == 4.0
+    assert _agreement.means_over_processes(4.0, 1.0) == (4.0, 1.0)

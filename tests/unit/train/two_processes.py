@@ -61,18 +61,31 @@ def together(rank: int, x: Tensor) -> float:
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
-def weighted(rank: int, x: Tensor) -> float:
+def weighted(rank: int, x: Tensor) -> dict[str, float]:
     """The same with unequal shares: three samples here, five there."""
     model, alone = DistributedDataParallel(make()), make()
     mine = x[:3] if rank == 0 else x[3:8]
     stepper = Stepper(model, sgd(model))
     stepper.backward(loss_of(model, mine), weight=float(len(mine)))
-    stepper.step()
+    loss = stepper.step().loss
     stepper = Stepper(alone, sgd(alone))
     stepper.backward(loss_of(alone, x[:8]))
-    stepper.step()
+    loss_alone = stepper.step().loss
     pairs = zip(model.module.parameters(), alone.parameters(), strict=True)
-    return max(float((a - b).abs().max()) for a, b in pairs)
+    apart = max(float((a - b).abs().max()) for a, b in pairs)
+    return {"weighted": apart, "loss": loss, "loss_alone": loss_alone}
+
+
+def spoiled(rank: int, x: Tensor) -> str:
+    """One process alone meets a NaN in half precision, where only an overflow may pass."""
+    model = DistributedDataParallel(make().float())
+    stepper = Stepper(model, sgd(model), amp="fp16")
+    stepper.backward(loss_of(model, x[:4].float()) + (math.nan if rank == 1 else 0.0))
+    try:
+        stepper.step()
+    except FloatingPointError as error:
+        return str(error)
+    return "taken for an overflow"
 
 
 def skipped(rank: int, x: Tensor) -> list[bool]:
@@ -178,7 +191,8 @@ def main() -> None:
     x = torch.randn(SAMPLES, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     found = {
         "together": together(rank, x),
-        "weighted": weighted(rank, x),
+        **weighted(rank, x),
+        "nan": spoiled(rank, x),
         "skipped": skipped(rank, x),
         "stopped": stopped(rank),
         "sums": sums(),
