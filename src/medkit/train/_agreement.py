@@ -27,8 +27,7 @@ def means_over_processes(*values: float) -> tuple[float, ...]:
         return values
     totals = torch.tensor(values, device=_device(), dtype=torch.float64)
     distributed.all_reduce(totals)  # pyright: ignore[reportUnknownMemberType]  untyped
-    means = totals / distributed.get_world_size()
-    return tuple(means.tolist())  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  untyped
+    return tuple(total.item() / distributed.get_world_size() for total in totals)
 
 
 def is_main() -> bool:

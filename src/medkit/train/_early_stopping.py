@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
+
+from torch import Tensor, nn
 
 from medkit._core import check
 
 Mode = Literal["min", "max"]
+_State = float | None | dict[str, Tensor]
 
 
 def improves(value: float, best: float | None, *, mode: Mode, min_delta: float = 0.0) -> bool:
@@ -29,6 +32,8 @@ class EarlyStopping:
         metric: Name of the value, for :func:`fit` to find it among the results.
         mode: Whether the value is better when it is smaller or larger.
         min_delta: How much better counts as better.
+        model: Whose weights and buffers are copied at every improvement, for ``restore`` to put
+            back; the copy goes into the checkpoint too. None keeps none.
 
     Attributes:
         best: Best value so far, or None.
@@ -38,9 +43,18 @@ class EarlyStopping:
         ValueError: If an option is out of range.
 
     Example:
+        >>> import torch
         >>> stopping = EarlyStopping(2, mode="max")
         >>> [stopping.update(dice) for dice in (0.5, 0.7, 0.6, 0.7)]
         [False, False, False, True]
+        >>> model = torch.nn.Linear(1, 1)
+        >>> stopping = EarlyStopping(2, model=model)
+        >>> for loss, weight in ((0.5, 1.0), (0.2, 2.0), (0.4, 3.0)):
+        ...     _ = torch.nn.init.constant_(model.weight, weight)
+        ...     _ = stopping.update(loss)
+        >>> stopping.restore()
+        >>> model.weight.item()
+        2.0
     """
 
     def __init__(
@@ -50,6 +64,7 @@ class EarlyStopping:
         metric: str = "train_loss",
         mode: Mode = "min",
         min_delta: float = 0.0,
+        model: nn.Module | None = None,
     ) -> None:
         check.one_of("mode", mode, ("min", "max"))
         self.patience: int = check.integer("patience", patience, minimum=1)
@@ -58,6 +73,8 @@ class EarlyStopping:
         self.min_delta: float = check.non_negative("min_delta", min_delta)
         self.best: float | None = None
         self.num_bad = 0
+        self.model: nn.Module | None = model
+        self._weights: dict[str, Tensor] = {}
 
     @property
     def stopped(self) -> bool:
@@ -75,23 +92,41 @@ class EarlyStopping:
         """
         if improves(value, self.best, mode=self.mode, min_delta=self.min_delta):
             self.best, self.num_bad = float(value), 0
+            if self.model is not None:
+                self._keep(self.model.state_dict())
         else:
             self.num_bad += 1
         return self.stopped
 
-    def state_dict(self) -> dict[str, float | None]:
-        """Return the best value and the number of updates since.
+    def restore(self) -> None:
+        """Give ``model`` the weights it had at the best value; nothing if there was none.
+
+        Raises:
+            ValueError: If no ``model`` was given.
+        """
+        if self.model is None:
+            raise check.fail("model", "given to restore its best weights", self.model)
+        if self._weights:
+            self.model.load_state_dict(self._weights)
+
+    def state_dict(self) -> dict[str, _State]:
+        """Return the best value, the number of updates since, and the weights that are kept.
 
         Returns:
-            ``{"best": value, "num_bad": count}``.
+            ``{"best": value, "num_bad": count}``, and "weights" if a model was given.
         """
-        return {"best": self.best, "num_bad": self.num_bad}
+        kept: dict[str, _State] = {} if self.model is None else {"weights": dict(self._weights)}
+        return {"best": self.best, "num_bad": self.num_bad, **kept}
 
-    def load_state_dict(self, state_dict: Mapping[str, float | None]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, _State]) -> None:
         """Continue from a state.
 
         Args:
             state_dict: As ``state_dict`` gave it.
         """
-        self.best = state_dict["best"]
+        self.best = cast("float | None", state_dict["best"])
         self.num_bad: int = check.integer("num_bad", state_dict["num_bad"], minimum=0)
+        self._keep(cast("dict[str, Tensor]", state_dict.get("weights", {})))
+
+    def _keep(self, weights: Mapping[str, Tensor]) -> None:
+        self._weights = {name: tensor.detach().clone() for name, tensor in weights.items()}

@@ -109,8 +109,8 @@ def fit(
         progress: Whether to show a bar, or lines where no terminal is, in the first process.
 
     Returns:
-        The history and why it ended. The model holds the last weights, not the best;
-        ``checkpoints.best()`` is the folder of those.
+        The history and why it ended. The model holds the last weights, or the best ones if
+        ``early_stopping`` was given it; ``checkpoints.best()`` is the folder of those.
 
     Raises:
         ValueError: If ``stepper`` steps another model, an epoch has no batch, a watched number is
@@ -249,9 +249,11 @@ def _finish(
 ) -> FitResult:
     if checkpoints is not None:
         from_main(lambda: history.save(checkpoints.root / "history.csv"))
-    if not unfinished:
-        return FitResult(history, "finished")
-    return FitResult(history, "early" if _is_over(early_stopping) else "signal")
+    if unfinished and not _is_over(early_stopping):
+        return FitResult(history, "signal")
+    if early_stopping is not None and early_stopping.model is not None:
+        early_stopping.restore()
+    return FitResult(history, "early" if unfinished else "finished")
 
 
 def _save(

@@ -40,7 +40,7 @@ class Run(Generic[Batch]):
         log: Gets loss, learning rate and gradient norm of every step; None logs nothing. One with a
             state is cut back to where the run goes on.
         early_stopping: Watches one of the numbers given to ``score`` and ends the epochs; None runs
-            all of them.
+            all of them. If it was given the model, that ends with the best weights.
         objects: Whatever else belongs into a checkpoint, by name.
         progress: Whether to show a bar, or lines where no terminal is, in the first process.
 
@@ -140,6 +140,9 @@ class Run(Generic[Batch]):
                     raise RuntimeError("batches() must be read to its end in every epoch")
                 return
             self._save(self._values)
+        stopping = self.early_stopping
+        if not self.stopped and stopping is not None and stopping.model is not None:
+            stopping.restore()
 
     def batches(self) -> Iterator[Batch]:
         """Yield the batches of this epoch that are left.

@@ -320,6 +320,31 @@ def test_early_stopping_ends_the_run_and_stays_stopped(tmp_path: Path) -> None:
     assert len(again.history.epochs["dice"]) == 3
 
 
+def test_early_stopping_that_has_the_model_ends_with_the_best(tmp_path: Path) -> None:
+    scores, weights = [0.5, 0.7, 0.4, 0.3], []
+
+    def run() -> tuple[FitResult, float]:
+        model, stepper = _linear()
+
+        def validate() -> dict[str, float]:
+            weights.append(model.weight.item())
+            return {"dice": scores[len(weights) - 1]}
+
+        result = fit(
+            model, _batches(), nn.functional.mse_loss,
+            stepper=stepper, epochs=10, validate=validate,
+            checkpoints=CheckpointManager(tmp_path), resume=True,
+            early_stopping=EarlyStopping(2, metric="dice", mode="max", model=model),
+        )  # fmt: skip
+        return result, model.weight.item()
+
+    (first, ended), (again, restored) = run(), run()
+
+    assert first.reason == again.reason == "early"
+    assert ended == restored == weights[1]
+    assert len(set(weights)) == 4
+
+
 def test_skipped_windows_leave_no_row() -> None:
     model, _ = _linear()
     stepper = Stepper(model, torch.optim.SGD(model.parameters(), lr=0.1), nonfinite="skip")

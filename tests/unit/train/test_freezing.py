@@ -59,7 +59,7 @@ def test_a_name_that_fits_nothing_is_an_error_before_anything_changes() -> None:
 def test_a_single_string_is_not_taken_for_its_letters() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
 
-    with pytest.raises(ValueError, match="names must be several names, e.g. a list; got '10'"):
+    with pytest.raises(ValueError, match=r"must be several names.* got '10'"):
         freeze(model, "10")
 
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -174,6 +174,21 @@ def test_early_stopping_ends_the_epochs_also_of_a_run_that_goes_on(tmp_path: Pat
         _stopped(tmp_path / "b", errors)
 
 
+def test_a_run_whose_early_stopping_has_the_model_ends_with_the_best_weights() -> None:
+    model, plain = _make(None)
+    stopping = EarlyStopping(2, metric="error", model=model)
+    sums = []
+    with Run(plain.stepper, plain.loader, early_stopping=stopping) as run:
+        for epoch in run.epochs(10):
+            for batch in run.batches():
+                run.step((model(batch) - batch).square().mean() / 100)
+            sums.append(sum(float(p.detach().sum()) for p in model.parameters()))
+            run.score({"error": [3.0, 2.0, 4.0, 5.0][epoch]})
+
+    assert len(set(sums)) == 4
+    assert sum(float(p.detach().sum()) for p in model.parameters()) == sums[1]
+
+
 def test_a_watched_number_that_is_not_given_is_an_error() -> None:
     _, plain = _make(None)
     run = Run(plain.stepper, plain.loader, early_stopping=EarlyStopping(2, metric="dice"))
