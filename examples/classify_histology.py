@@ -63,7 +63,6 @@ from medkit.train import (
     Run,
     SeededDataset,
     Stepper,
-    load_weights,
     make_loader,
     save_weights,
     seed_everything,
@@ -303,8 +302,7 @@ def train(
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(  # Keras counts one epoch less
         optimizer, patience=preset.plateau - 1, threshold=1e-4, threshold_mode="abs", min_lr=1e-7
     )
-    stopping = EarlyStopping(preset.patience, metric="val_loss")
-    best = options.out / "model.pt"
+    stopping = EarlyStopping(preset.patience, metric="val_loss", model=model)
     with Run(
         stepper,
         loader,
@@ -325,11 +323,9 @@ def train(
             accuracy = float((logits.argmax(1) == labels[1]).float().mean())
             run.score({"val_loss": loss, "val_accuracy": accuracy})
             plateau.step(loss)
-            if stopping.num_bad == 0:
-                save_weights(model, best)
     if run.stopped:
         raise SystemExit("stopped; go on with --resume")
-    load_weights(best, model)
+    save_weights(model, options.out / "model.pt")
     return {"epochs": loader.epoch, "best validation loss": round(stopping.best, 4)}
 
 

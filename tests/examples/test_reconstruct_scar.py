@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from medkit.train import load_weights
+
 pytest.importorskip("matplotlib")
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "reconstruct_scar.py"
@@ -28,7 +30,8 @@ def example() -> ModuleType:
 @pytest.fixture(scope="module")
 def out(example: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scar")
-    example.main(["--epochs", "60", "--device", "cpu", "--out", str(folder)])
+    options = ["--epochs", "60", "--device", "cpu", "--held-out", "4", "7"]
+    example.main([*options, "--out", str(folder)])
     return folder
 
 
@@ -51,12 +54,50 @@ def test_files_hold_every_node(out: Path) -> None:
     assert (out / "scar.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_another_program_reads_the_vtk_file(out: Path) -> None:
+    meshio = pytest.importorskip("meshio")
+
+    mesh = meshio.read(out / "scar.vtk")
+
+    with np.load(out / "scar.npz") as arrays:
+        assert np.array_equal(mesh.points, arrays["coordinates"])
+        assert sorted(mesh.point_data) == [name for name in sorted(arrays) if name != "coordinates"]
+        for name, values in mesh.point_data.items():
+            assert np.array_equal(values.squeeze(), arrays[name])
+    assert mesh.cells_dict["vertex"].squeeze().tolist() == list(range(6000))
+
+
+def test_weights_are_those_that_gave_the_files(example: ModuleType, out: Path) -> None:
+    model = example.CoordinateMLP(out_activation=torch.nn.Identity)
+    example_scene = example.ventricle(6000)
+    torch.manual_seed(0)
+    load_weights(out / "model.pt", model)
+
+    found = example.predict(model.eval(), example_scene, "cpu")["scar_probability"]
+
+    with np.load(out / "scar.npz") as arrays:
+        assert np.abs(found.numpy() - arrays["scar_probability"]).mean() < 0.02
+
+
 def test_training_explains_most_of_what_was_measured(example: ModuleType, out: Path) -> None:
     report = json.loads((out / "report.json").read_text())
     measured = example.ventricle(6000).targets
 
     assert report["training"]["best training loss"] < measured.var().item() / 3
     assert report["measured voxels"]["root mean square error"] < measured.std().item() / 1.5
+
+
+def test_every_slice_held_out_is_in_the_report(out: Path) -> None:
+    held_out = json.loads((out / "report.json").read_text())["slices held out"]
+
+    assert list(held_out) == ["4", "7"]
+    for judged in held_out.values():
+        assert 0 < judged["network"]["mean absolute error"] < 0.2
+
+
+def test_a_slice_that_is_not_there_is_an_error(example: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--held-out must be from 0 to 7; got 8"):
+        example.main(["--held-out", "8", "--out", str(tmp_path)])
 
 
 def test_nodes_of_overlapping_slices_keep_both_memberships(example: ModuleType) -> None:
