@@ -37,6 +37,7 @@ import torch
 from monai.inferers import sliding_window_inference as monai_sliding_window_inference
 from torch import Tensor
 
+from _record import record
 from medkit.inference import sliding_window_inference, sliding_window_segmentation
 from medkit.ops import patch_grid
 
@@ -169,9 +170,15 @@ def print_depths(_: int) -> None:
     """Print the peak of memory for label maps of volumes of growing depth."""
     print(f"\nlabel map of {CLASSES} classes, windows of 32^3: peak memory, MiB")
     print(f"{'':16}" + "".join(f"{f'{d} x 96 x 96':>16}" for d in DEPTHS))
+    peaks: dict[str, list[float]] = {}
     for name in OF_A_LABEL_MAP:
-        peaks = [growth("--growth-of-labels", name, str(depth)) for depth in DEPTHS]
-        print(f"{name:16}" + "".join(f"{each:16.0f}" for each in peaks))
+        peaks[name] = [growth("--growth-of-labels", name, str(depth)) for depth in DEPTHS]
+        print(f"{name:16}" + "".join(f"{each:16.0f}" for each in peaks[name]))
+    for depth, ours, theirs in zip(
+        DEPTHS, peaks["medkit, slabs"], peaks["MONAI, whole"], strict=True
+    ):
+        what = f"label map of {CLASSES} classes, {depth} x 96 x 96"
+        record(what, "peak memory", {"medkit": ours, "MONAI": theirs})
 
 
 HUNDRED, NATIVE = 100, (384, 384, 384)
@@ -245,8 +252,11 @@ def print_times(repeats: int) -> None:
             [statistics.median(each) for each in zip(*values, strict=True)]
             for values in times.values()
         )
-        fastest = min(times["medkit"])[0] / min(times["MONAI"])[0]
+        shortest = {name: min(values)[0] for name, values in times.items()}
+        fastest = shortest["medkit"] / shortest["MONAI"]
+        record(f"sliding window, {label}, outside the network", "time", shortest)
         small, large = (growth("--growth", name, label) for name in RUNS)
+        record(f"sliding window, {label}", "peak memory", {"medkit": small, "MONAI": large})
         print(
             f"{label:14}{ours:9.3f}{theirs:9.3f}{ours / theirs:9.2f}{fastest:9.2f}"
             f"{floor(case, speed):9.3f}{all_ours / all_theirs:9.2f}"

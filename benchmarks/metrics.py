@@ -22,6 +22,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from _record import record
 from medkit.metrics import (
     average_surface_distance,
     dice_score,
@@ -121,6 +122,7 @@ def compare(
             each.append(clock() - start)
     mine, monais = (statistics.median(each) for each in times)
     fastest = min(times[1]) / min(times[0])
+    record(name, "time", {"medkit": min(times[0]), "MONAI": min(times[1])})
     print(
         f"{name:43}{mine:10.3f}{monais:10.3f}{monais / mine:8.1f}{fastest:9.1f}"
         f"   {values[0]:.6f} {values[1]:.6f}"

@@ -31,6 +31,7 @@ import numpy as np
 import SimpleITK
 import torchio
 
+from _record import record
 from medkit.data import read
 
 warnings.filterwarnings("ignore")
@@ -70,6 +71,7 @@ def main() -> None:
             megabytes = Path(path).stat().st_size / 2**20
             print(f"\n{title} ({megabytes:.1f} MiB)")
             times = _race(path, rounds)
+            record(f"read {title}", "time", times)
             for name, seconds in times.items():
                 ratio = seconds / times["medkit"]
                 target = TARGETS.get(name) if title == TARGETED else None

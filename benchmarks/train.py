@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from _record import record
 from medkit.nn import SegFormer3D
 from medkit.train import (
     CheckpointManager,
@@ -175,6 +176,11 @@ def measure_steps(steps: int, rounds: int) -> None:
             fastest, least = min(measured), min(measured) - min(times[hand.__name__])
             middle = statistics.median(measured)
             print(f"{name:<24}{fastest:>10.1f}{least:>+10.1f}{middle:>10.1f}{excess:>+10.1f}")
+        shortest = {name: min(measured) for name, measured in times.items()}
+        ours = "with_fit" if "with_fit" in shortest else "with_fit_accumulating"
+        peers = {name: each for name, each in shortest.items() if not name.startswith("with_")}
+        task = f"training loop, a batch, {ours.removeprefix('with_').replace('_', ' ')}"
+        record(task, "time", {"medkit": shortest[ours], **peers})
 
 
 def measure_files(megabytes: int, rounds: int) -> None:
@@ -196,6 +202,9 @@ def measure_files(megabytes: int, rounds: int) -> None:
     print(f"\n{f'{megabytes} MiB of weights':<24}{'ms':>10}")
     for name, measured in seconds.items():
         print(f"{name:<24}{statistics.median(measured) * 1e3:>10.0f}")
+    for ours, theirs in (("save_weights", "torch.save"), ("load_weights", "torch.load")):
+        values = {"medkit": min(seconds[ours]), theirs: min(seconds[theirs])}
+        record(f"{ours}, {megabytes} MiB", "time", values)
 
 
 def measure_stall(megabytes: int, rounds: int) -> None:
@@ -262,6 +271,9 @@ def measure_updates(rounds: int) -> None:
     for name, seconds in fastest.items():
         peer = "AveragedModel" if name in {"AveragedModel", "ModelEma"} else "torch AdamW"
         print(f"{name:<32}{seconds * 1e3:>8.2f}{seconds / fastest[peer]:>8.2f}")
+        if name != peer:
+            values = {"medkit": seconds, peer: fastest[peer]}
+            record(f"{name}, {size:,} numbers", "time", values)
 
 
 def main() -> None:

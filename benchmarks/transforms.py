@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 import medkit.transforms as mt
+from _record import record
 
 Run = Callable[[], object]
 WARMING = 1
@@ -205,17 +206,19 @@ def certain(size: int, repeats: int) -> None:
     print(f"  {'':18}" + "".join(f"{name:>22}" for name in found))
     expected = dict.fromkeys(found, 0.0)
     for change, share in SHARES.items():
-        row, ours = f"  {change:18}", 0.0
+        row, middles = f"  {change:18}", dict[str, float]()
         for name, (steps, fresh) in found.items():
             if change not in steps:
                 row += f"{'-':>22}"
                 continue
             times = [clock(lambda: steps[change](fresh())) for _ in range(repeats + WARMING)]  # noqa: B023
             middle = 1000 * statistics.median(times[WARMING:])
+            middles[name] = middle
             expected[name] += share * middle
-            ours = ours or middle
-            row += f"{middle:14.1f} ({middle / ours:4.1f})"
+            row += f"{middle:14.1f} ({middle / middles['medkit']:4.1f})"
         print(row)
+        record(f"{change}, {size}^3", "time", middles)
+    record(f"a patch with nnU-Net's changes, {size}^3", "time", expected)
     ours = expected["medkit"]
     row = "".join(f"{total:14.1f} ({total / ours:4.1f})" for total in expected.values())
     print(f"  {'a patch, expected':18}{row}")
