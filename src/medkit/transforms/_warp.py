@@ -1,6 +1,5 @@
 """Where each new voxel comes from, as one map, and the tensors that follow it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -14,13 +13,13 @@ from torch import Tensor
 from medkit._core import check
 from medkit.ops import resample, resample_to_grid
 
+from ._gather import gathered
+
 Interpolation = Literal["linear", "nearest", "cubic"]
 
 _ZERO = 1e-12
 _WHOLE = 1e-9  # how far from whole numbers a map of voxels onto voxels may be, in voxels
-_LARGEST_FLOAT32_INTEGER = 2**24
 _FIXED_POINT_STEPS = 30
-_SLAB = 2**17  # voxels gone through at a time, for the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,59 +261,15 @@ def _rescaled(
 def _sampled(warp: Warp, tensor: Tensor, mode: Interpolation, fill: float | None) -> Tensor:
     if mode == "cubic":
         return _cubic(warp, tensor, fill)
-    if mode == "nearest" and warp.displacement is None:
-        return _nearest(warp, tensor, fill)
-    image = _interpolable(tensor, mode)
-    if warp.displacement is None:
-        grid = _affine_grid(warp, image)
-    else:
-        place = _positions(warp.matrix, warp.size, image) + _field(warp).to(image)
-        grid = _normalized(place, warp.old_size)
-    shifted = image - fill if fill else image
-    output = F.grid_sample(
-        shifted[None],
-        grid,
-        mode="bilinear" if mode == "linear" else "nearest",
-        padding_mode="border" if fill is None else "zeros",
-        align_corners=False,
-    )[0]
-    output = output + fill if fill else output
-    return output.to(tensor.dtype) if mode == "nearest" else output
+    linear = mode == "linear"
+    image = _interpolable(tensor) if linear else tensor
+    field = None if warp.displacement is None else _field(warp)
+    return gathered(image, warp.matrix, warp.size, linear=linear, fill=fill, field=field)
 
 
-def _nearest(warp: Warp, tensor: Tensor, fill: float | None) -> Tensor:
-    """Return the voxels nearest to the places of an affine warp, slab by slab."""
-    flat = tensor.flatten(1)
-    whole = torch.int32 if flat.shape[1] < 2**31 else torch.int64
-    slabs: list[Tensor] = []
-    thickness = max(1, _SLAB // max(1, math.prod(warp.size[1:])))
-    for start in range(0, warp.size[0], thickness):
-        part = min(thickness, warp.size[0] - start)
-        matrix = warp.matrix.copy()
-        matrix[:-1, -1] += start * matrix[:-1, 0] + 0.5
-        place = _positions(matrix, (part, *warp.size[1:]), flat.new_empty(0, dtype=torch.float32))
-        index = torch.zeros((), dtype=whole, device=tensor.device)
-        outside = torch.zeros((), dtype=torch.bool, device=tensor.device)
-        for count, along in zip(warp.old_size, place, strict=True):
-            voxel = along.floor_().to(whole)
-            limited = voxel.clamp(0, count - 1)
-            outside = outside | (limited != voxel)
-            index = index * count + limited
-        slab = flat[:, index.flatten()].reshape(-1, part, *warp.size[1:])
-        slabs.append(slab if fill is None else slab.masked_fill_(outside, fill))
-    return torch.cat(slabs, 1)
-
-
-def _interpolable(tensor: Tensor, mode: Interpolation) -> Tensor:
-    """Return the tensor in a type that can be sampled and holds its values."""
-    if tensor.dtype in (torch.float32, torch.float64):
-        return tensor
-    if mode == "linear" or tensor.is_floating_point():
-        return tensor.float()
-    wide = tensor.dtype in (torch.int32, torch.int64)
-    if wide and int(tensor.abs().max()) > _LARGEST_FLOAT32_INTEGER:
-        return tensor.double()
-    return tensor.float()
+def _interpolable(tensor: Tensor) -> Tensor:
+    """Return the tensor in a type that can be mixed: float64 stays, all else becomes float32."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _cubic(warp: Warp, tensor: Tensor, fill: float | None) -> Tensor:
@@ -328,21 +283,6 @@ def _cubic(warp: Warp, tensor: Tensor, fill: float | None) -> Tensor:
     size = (*ones, *warp.size)
     moved = resample_to_grid(volume, np.eye(4), matrix, size=size, mode="cubic", fill=fill)
     return moved.reshape(tensor.shape[0], *warp.size)
-
-
-def _affine_grid(warp: Warp, like: Tensor) -> Tensor:
-    """Return the places of an affine warp as ``grid_sample`` wants them: (x, y, z) in -1 to 1."""
-    count = np.array(warp.old_size)
-    scaled = 2 * warp.matrix[:-1] / count[:, None]
-    scaled[:, -1] += 1 / count - 1
-    columns = torch.as_tensor(scaled[::-1].copy(), dtype=like.dtype, device=like.device)
-    dims = len(warp.size)
-    grid = columns[:, -1].reshape(*(1,) * dims, dims)
-    for axis, size in enumerate(warp.size):
-        shape = [size if i == axis else 1 for i in range(dims)]
-        index = torch.arange(size, dtype=like.dtype, device=like.device).reshape(*shape, 1)
-        grid = grid + index * columns[:, axis]
-    return grid[None]
 
 
 def _positions(matrix: np.ndarray, size: Sequence[int], like: Tensor) -> Tensor:
