@@ -26,6 +26,9 @@ class Compose(Transform):
         transforms: In order.
         fused: Whether spatial neighbours become one; False makes each by itself.
 
+    Raises:
+        TypeError: If one of them is no Transform.
+
     Example:
         >>> import torch
         >>> from medkit.transforms import Flip, Resize
@@ -36,6 +39,9 @@ class Compose(Transform):
 
     def __init__(self, transforms: Sequence[Transform], *, fused: bool = True) -> None:
         self.transforms: tuple[Transform, ...] = tuple(transforms)
+        for number, transform in enumerate(self.transforms):
+            rule = "a Transform (a function goes into Apply)"
+            check.kind(f"transforms[{number}]", transform, Transform, rule)
         self.fused: bool = fused
         self.draws: bool = any(transform.draws for transform in self.transforms)
 

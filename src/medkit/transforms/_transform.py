@@ -68,7 +68,7 @@ class Applied(NamedTuple):
             Indices on the new grid, outside of it where the points were cut off.
 
         Raises:
-            ValueError: If the points do not have one index for each axis of the old grid.
+            ValueError: If the points are no floats, one for each axis of the old grid.
         """
         for warp in self.warps:
             points = warp.move_points(points)

@@ -94,7 +94,7 @@ class Warp:
             displacement as exact as :meth:`inverse`.
 
         Raises:
-            ValueError: If the points do not have one index for each axis of the old grid.
+            ValueError: If the points are no floats, one for each axis of the old grid.
 
         Example:
             >>> import numpy as np
@@ -104,8 +104,9 @@ class Warp:
             tensor([[1.5000]])
         """
         dims = len(self.old_size)
-        if points.ndim != 2 or points.shape[1] != dims:
-            raise check.fail("points", f"(point, {dims})", f"shape {tuple(points.shape)}")
+        if points.ndim != 2 or points.shape[1] != dims or not points.is_floating_point():
+            got = f"{points.dtype} of shape {tuple(points.shape)}"
+            raise check.fail("points", f"floats (point, {dims})", got)
         back = torch.as_tensor(np.linalg.inv(self.matrix)).to(points)
         start = back[:-1, :-1] @ points.T + back[:-1, -1:]
         if self.displacement is None:

@@ -281,8 +281,16 @@ def test_points_go_where_scipy_finds_them_in_the_image(name: str, seed: int) -> 
     assert gap.max() < 1e-5
 
 
+@pytest.mark.usefixtures("unhooked")
 def test_points_of_another_grid_are_refused() -> None:
     applied = mt.Flip(axes=0).apply({"image": torch.zeros(1, 4, 5)})
 
-    with pytest.raises(ValueError, match=r"points must be \(point, 2\)"):
-        applied.move_points(torch.zeros(3, 3))
+    for points in (torch.zeros(3, 3), torch.zeros(3, 2, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"points must be floats \(point, 2\)"):
+            applied.move_points(points)
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_a_function_is_no_transform() -> None:
+    with pytest.raises(TypeError, match=r"transforms\[1\] must be a Transform \(a function goes"):
+        mt.Compose([mt.Flip(axes=0), torch.sqrt])
