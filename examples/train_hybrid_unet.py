@@ -178,6 +178,8 @@ class Parts(NamedTuple):
 def split(folder: Path, seed: int) -> Parts:
     """Return the cases of a folder in three parts, by patient."""
     cases = find_cases(folder)
+    if len(cases) < 3:
+        raise SystemExit(f"{folder} must hold the folders of 3 cases or more; got {len(cases)}")
     patients = [re.sub(r"-\d{3}$", "", case["id"]) for case in cases]  # BraTS-GLI-00005-001
     parts = group_split(patients, ratios=(0.6, 0.15, 0.25), seed=seed)
     return Parts(

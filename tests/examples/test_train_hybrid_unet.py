@@ -297,6 +297,11 @@ def test_patients_stay_in_one_part_and_missing_files_are_named(
         example.split(tmp_path, 0)
 
 
+def test_an_empty_folder_is_named(example: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="must hold the folders of 3 cases or more; got 0"):
+        example.split(tmp_path, 0)
+
+
 def test_the_learning_rate_leaves_its_warm_up(out: Path, example: ModuleType) -> None:
     rates = [float(row["lr"]) for row in rows(out) if row["lr"]]
     peak = example.TASKS["demo"].config.optim.lr

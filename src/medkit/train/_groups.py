@@ -57,7 +57,8 @@ def param_groups(
         Groups for any ``torch.optim`` optimizer, those with weight decay first.
 
     Raises:
-        ValueError: If a prefix or name fits no parameter, or rates are scaled without ``lr``.
+        ValueError: If a prefix or name fits no parameter, rates are scaled without ``lr``, or one
+            of ``layer_decay`` and ``layers`` is given without the other.
 
     Example:
         >>> import torch
@@ -79,8 +80,7 @@ def param_groups(
                 raise check.fail(option, "names or prefixes of parameters", repr(prefix))
     if (scales or layer_decay is not None) and lr is None:
         raise check.fail("lr", "given when learning rates are scaled", lr)
-    if layer_decay is not None:
-        check.positive("layer_decay", check.fraction("layer_decay", layer_decay))
+    _check_layers(layer_decay, layers)
     bare = _without_decay(model, skip)
     keys = {
         name: (name in bare, _scale(name, scales) * _depth_scale(name, layer_decay, layers))
@@ -95,6 +95,14 @@ def param_groups(
             group["lr"] = check.positive("lr", lr) * key[1]
         groups.append(group)
     return groups
+
+
+def _check_layers(layer_decay: float | None, layers: Sequence[str]) -> None:
+    """Refuse a decay that would touch nothing, and layers without one."""
+    if layer_decay is not None:
+        check.positive("layer_decay", check.fraction("layer_decay", layer_decay))
+    if (layer_decay is None) != (not layers):
+        raise check.fail("layers", "given with layer_decay, and only then", list(layers))
 
 
 def _without_decay(model: nn.Module, skip: Collection[str]) -> set[str]:

@@ -125,6 +125,8 @@ def test_an_optimizer_takes_the_groups() -> None:
         ({"layer_decay": 0.5}, "lr must be given when learning rates are scaled"),
         ({"lr": 1.0, "layer_decay": 1.5}, r"layer_decay must be in \[0, 1\]; got 1.5"),
         ({"lr": 1.0, "layer_decay": 0.0}, "layer_decay must be positive; got 0.0"),
+        ({"lr": 1.0, "layer_decay": 0.5}, "layers must be given with layer_decay, and only then"),
+        ({"lr": 1.0, "layers": ["head"]}, "layers must be given with layer_decay, and only then"),
     ],
 )
 def test_mistakes_are_told(options: dict[str, object], message: str) -> None:
