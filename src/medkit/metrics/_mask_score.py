@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from medkit._core import check
+from medkit._core.segmentations import check_segmentations
 from medkit.ops import hard_overlap
 
 from ._accumulator import Accumulator
@@ -75,6 +76,7 @@ def score_masks(
 
 def spatial_size(prediction: Tensor, target: Tensor) -> tuple[int, ...]:
     """Return the spatial size of class maps, with or without a channel axis, or of masks."""
+    check_segmentations(prediction, target)
     size = _spatial(prediction, target)
     if len(size) not in (2, 3):
         raise check.fail("target", "with two or three spatial axes", f"shape {tuple(target.shape)}")

@@ -43,7 +43,9 @@ class SurfaceDetectionResult(NamedTuple):
     policy: str
 
     def mean(self) -> float:
-        """Return the mean score of the cases, each counting the same, as the competition does."""
+        """Return the mean score of the cases, each counting the same; NaN of none."""
+        if not len(self.score):
+            return math.nan
         return math.fsum(float(score) for score in self.score) / len(self.score)
 
 

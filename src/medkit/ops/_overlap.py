@@ -8,6 +8,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from medkit._core import check
+from medkit._core.segmentations import check_segmentations
 
 from ._one_hot import checked_classes
 
@@ -72,17 +73,7 @@ def hard_overlap(
         >>> counts.intersection.tolist(), counts.predicted.tolist(), counts.target.tolist()
         ([[1, 1, 1]], [[1, 1, 2]], [[1, 2, 1]])
     """
-    for name, segmentation in (("prediction", prediction), ("target", target)):
-        if segmentation.is_floating_point() or segmentation.is_complex():
-            raise TypeError(
-                f"{name} must be a class map of integers or boolean masks, as from "
-                f"logits.argmax(1) or logits > 0; got {segmentation.dtype}"
-            )
-    if (prediction.dtype == torch.bool) != (target.dtype == torch.bool):
-        raise TypeError(
-            "prediction and target must both be class maps or both be boolean masks; "
-            f"got {prediction.dtype} and {target.dtype}"
-        )
+    check_segmentations(prediction, target)
     if prediction.dtype == torch.bool:
         return _mask_overlap(prediction, target, num_classes, ignore_index, mask)
     if num_classes is None:
@@ -107,7 +98,7 @@ def _mask_overlap(
         raise check.fail("num_classes", f"None or {shape[1]}, the number of masks", num_classes)
     if ignore_index is not None:
         raise check.fail("ignore_index", "None for boolean masks (use mask)", ignore_index)
-    p, t = prediction.reshape(*shape[:2], -1), target.reshape(*shape[:2], -1)
+    p, t = (x.unsqueeze(-1).flatten(2) for x in (prediction, target))
     counted = _counted(mask, (shape[0], *shape[2:]), p)
     if mask is not None:
         p, t = p & counted.unsqueeze(1), t & counted.unsqueeze(1)
@@ -122,17 +113,17 @@ def _map_overlap(
     ignore_index: int | None,
     mask: Tensor | None,
 ) -> Overlap:
-    shape, batch = tuple(target.shape), target.shape[0]
+    shape = tuple(target.shape)
     if not _fits(tuple(prediction.shape), shape):
         raise check.fail("prediction", f"of the shape of target {shape}", tuple(prediction.shape))
     t, kept = checked_classes(
-        target.reshape(batch, -1), num_classes=num_classes, ignore_index=ignore_index, name="target"
+        _flat(target), num_classes=num_classes, ignore_index=ignore_index, name="target"
     )
     counted = _counted(mask, shape, t)
     if kept is not None:
         counted = counted & kept
     all_count = mask is None and kept is None
-    inside = prediction.reshape(batch, -1)
+    inside = _flat(prediction)
     inside = inside if all_count else torch.where(counted, inside, 0)
     p, _ = checked_classes(inside, num_classes=num_classes, ignore_index=None, name="prediction")
     matrix = _confusion(p, t, None if all_count else counted, num_classes)
@@ -149,7 +140,7 @@ def _counted(mask: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tenso
         raise TypeError(f"mask must be boolean; got {mask.dtype}")
     if not _fits(tuple(mask.shape), shape):
         raise check.fail("mask", f"(batch, *spatial) for maps of shape {shape}", tuple(mask.shape))
-    return mask.reshape(like.shape[0], -1)
+    return _flat(mask)
 
 
 def _true_counts(masks: Tensor) -> Tensor:
@@ -165,6 +156,11 @@ def _num_counted(counted: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return torch.full((len(counted), 1), counted.shape[1], device=counted.device)
     return _true_counts(counted.unsqueeze(1))
+
+
+def _flat(voxels: Tensor) -> Tensor:
+    """Return ``(batch, voxel)``, also of no case at all."""
+    return voxels.unsqueeze(-1).flatten(1)
 
 
 def _fits(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
@@ -183,5 +179,7 @@ def _confusion(p: Tensor, t: Tensor, counted: Tensor | None, num_classes: int) -
     pair = torch.add(p.to(narrow), t.to(narrow), alpha=num_classes)
     if counted is not None:
         pair = torch.where(counted, pair, pairs)  # one more bin, for what does not count
-    counts = [torch.bincount(row, minlength=pairs + 1)[:pairs] for row in pair]
-    return torch.stack(counts).view(-1, num_classes, num_classes)
+    counts = torch.zeros(len(pair), pairs, dtype=torch.int64, device=p.device)
+    for row, into in zip(pair, counts, strict=True):
+        into.copy_(torch.bincount(row, minlength=pairs + 1)[:pairs])
+    return counts.view(-1, num_classes, num_classes)

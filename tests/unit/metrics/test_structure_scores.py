@@ -3,6 +3,7 @@
 import itertools
 import math
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,9 +16,12 @@ from medkit.metrics import (
     EulerNumberError,
     SurfaceDetectionScore,
     VariationOfInformation,
+    average_surface_distance,
     betti_zero_error,
     cldice_score,
+    dice_score,
     euler_number_error,
+    hausdorff_distance,
     surface_detection_score,
     surface_dice,
     variation_of_information,
@@ -266,3 +270,33 @@ def one_part(prediction: np.ndarray, target: np.ndarray) -> float:
     """A topology term that can be sent to another process."""
     assert prediction.dtype == target.dtype == bool
     return 1.0
+
+
+SCORES = (
+    average_surface_distance,
+    betti_zero_error,
+    cldice_score,
+    dice_score,
+    euler_number_error,
+    hausdorff_distance,
+    partial(surface_dice, tolerance=1.0),
+    variation_of_information,
+)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_no_case_has_no_score(score) -> None:
+    masks = torch.zeros(0, 2, 4, 5, dtype=torch.bool)
+    maps = torch.zeros(0, 4, 5, dtype=torch.int64)
+    for scores in (score(masks, masks), score(maps, maps, num_classes=2)):
+        assert tuple(scores.values.shape) == (0, 2)
+        assert math.isnan(scores.mean())
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_what_is_no_segmentation_is_refused_by_its_type(score) -> None:
+    masks = torch.zeros(1, 2, 4, 5, 6, dtype=torch.bool)
+    with pytest.raises(TypeError, match="prediction must be a class map of integers or boolean"):
+        score(masks.float(), masks)
+    with pytest.raises(TypeError, match="both be class maps or both be boolean masks"):
+        score(masks, masks.long())
