@@ -14,7 +14,15 @@ from medkit.ops import patch_grid
 
 from ._activation import entropy
 from ._slab_resize import resized
-from ._sliding_window import cover_of_a_row, cut, importance_weight, padded_to_window, scores_of
+from ._sliding_window import (
+    check_parts,
+    cover_of_a_row,
+    cut,
+    importance_weight,
+    padded_to_window,
+    scores_of,
+    window_size,
+)
 
 Corner = tuple[int, ...]
 
@@ -156,7 +164,8 @@ def sliding_window_segmentation(
     if not callable(reduce):
         check.one_of("reduce", reduce, ("argmax", "entropy"))
     sizes = tuple(inputs.shape[2:])
-    target = check.per_axis("output_size", output_size or sizes, len(sizes))
+    given = check.per_axis("output_size", sizes if output_size is None else output_size, len(sizes))
+    target = [check.integer("output_size", size, minimum=1) for size in given]
     slabs = _prediction(
         inputs,
         predictor,
@@ -195,7 +204,7 @@ def _prediction(
     sizes = tuple(inputs.shape[2:])
     if not sizes or not len(inputs):
         raise check.fail("inputs", "(batch, channel, *spatial)", f"shape {tuple(inputs.shape)}")
-    window = check.per_axis("roi_size", roi_size, len(sizes))
+    window = window_size(roi_size, len(sizes))
     grid = patch_grid(sizes, patch_size=window, overlap=overlap)
     weight = importance_weight(importance, window)
     check.integer("batch_size", batch_size, minimum=1)
@@ -224,6 +233,7 @@ class _Front:
         if self.total is None:
             self._begin(scores)
         total = cast("Tensor", self.total)
+        check_parts({0: scores}, {0: total})
         weight, parts = self.weight.to(total.dtype), scores.to(total)
         for i, (sample, _, *rest) in enumerate(corners):
             cut(total, (sample, 0, *rest), weight.shape).addcmul_(parts[i], weight)

@@ -19,6 +19,7 @@ Prediction = TypeVar("Prediction", bound=Tensor | Sequence[Tensor] | Mapping[str
 """What a predictor returns: a tensor, or several in a tuple, a list or a dictionary."""
 
 Corner = tuple[int, ...]
+Part = str | int
 
 
 def sliding_window_inference(
@@ -72,7 +73,7 @@ def sliding_window_inference(
 
     Raises:
         ValueError: If an option is out of range, or the predictor changes the number or the size
-            of its windows.
+            of its windows, or returns other parts or channels than before.
         TypeError: If the predictor returns anything but floating-point tensors.
 
     Example:
@@ -89,7 +90,7 @@ def sliding_window_inference(
     sizes = tuple(inputs.shape[2:])
     if not sizes or not len(inputs):
         raise check.fail("inputs", "(batch, channel, *spatial)", f"shape {tuple(inputs.shape)}")
-    window = check.per_axis("roi_size", roi_size, len(sizes))
+    window = window_size(roi_size, len(sizes))
     grid = patch_grid(sizes, patch_size=window, overlap=overlap)
     weight = importance_weight(importance, window)
     check.integer("batch_size", batch_size, minimum=1)
@@ -105,7 +106,7 @@ def sliding_window_inference(
                 patches[i].copy_(cut(padded, corner, window))
             prediction = predictor(patches[: len(batch)])
             blend.add(scores_of(prediction, len(batch), window), batch)
-        means = [mean[_region(first, sizes)] for mean in blend.means()]
+        means = {name: mean[_region(first, sizes)] for name, mean in blend.means().items()}
     return _like(cast("Prediction", prediction), means)
 
 
@@ -124,18 +125,19 @@ class _Blend:
         self.dtype = inputs.dtype if inputs.is_floating_point() else torch.float32
         self.grid = grid
         self.weight = weight.to(device)
-        self.totals: list[Tensor] = []
+        self.totals: dict[Part, Tensor] = {}
 
-    def add(self, scores: Sequence[Tensor], corners: Sequence[Corner]) -> None:
+    def add(self, scores: Mapping[Part, Tensor], corners: Sequence[Corner]) -> None:
         """Add each window's scores at its corner ``(sample, *first voxel)``."""
         if not self.totals:
-            self.totals = [self._zeros(score) for score in scores]
-        for total, score in zip(self.totals, scores, strict=True):
-            weight, parts = self.weight.to(total.dtype), score.to(total)
+            self.totals = {name: self._zeros(score) for name, score in scores.items()}
+        check_parts(scores, self.totals)
+        for name, total in self.totals.items():
+            weight, parts = self.weight.to(total.dtype), scores[name].to(total)
             for i, corner in enumerate(corners):
                 cut(total, corner, weight.shape).addcmul_(parts[i], weight)
 
-    def means(self) -> list[Tensor]:
+    def means(self) -> dict[Part, Tensor]:
         """Divide each sum, in place, by the weight that its voxels have received.
 
         Between two edges of windows along the first axis the same windows cover every plane, so
@@ -143,7 +145,7 @@ class _Blend:
         """
         starts, extent = self.grid[0], self.weight.shape[0]
         edges = sorted({edge for start in starts for edge in (start, start + extent)})
-        for total in self.totals:
+        for total in self.totals.values():
             cover = cover_of_a_row(self.weight.to(total.dtype), total.shape[2:], self.grid)
             for low, high in itertools.pairwise(edges):
                 over = [s for s in starts if s <= low and high <= s + extent]
@@ -189,6 +191,12 @@ def cover_of_a_row(weight: Tensor, size: Sequence[int], grid: Sequence[Sequence[
     return cover
 
 
+def window_size(roi_size: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
+    """Return the size of the window along each axis."""
+    sizes = check.per_axis("roi_size", roi_size, spatial_dims)
+    return tuple(check.integer("roi_size", size, minimum=1) for size in sizes)
+
+
 def _region(start: Sequence[int], size: Sequence[int]) -> tuple[EllipsisType | slice, ...]:
     """Index of a box in the last axes."""
     return (..., *(slice(a, a + n) for a, n in zip(start, size, strict=True)))
@@ -228,16 +236,15 @@ def padded_to_window(
     return F.pad(inputs, sides, mode=mode, value=value if mode == "constant" else None), before
 
 
-def scores_of(prediction: object, count: int, window: Sequence[int]) -> list[Tensor]:
-    """List the tensors of a prediction, each checked against its windows."""
+def scores_of(prediction: object, count: int, window: Sequence[int]) -> dict[Part, Tensor]:
+    """Return the tensors of a prediction by key or number, each checked against its windows."""
+    parts: dict[Part, object] = {0: prediction}
     if isinstance(prediction, Mapping):
-        parts = list(cast("Mapping[str, object]", prediction).values())
+        parts = dict(cast("Mapping[Part, object]", prediction))
     elif isinstance(prediction, Sequence):
-        parts = list(cast("Sequence[object]", prediction))
-    else:
-        parts = [prediction]
-    scores: list[Tensor] = []
-    for part in parts:
+        parts = dict(enumerate(cast("Sequence[object]", prediction)))
+    scores: dict[Part, Tensor] = {}
+    for name, part in parts.items():
         if not isinstance(part, Tensor) or not part.is_floating_point():
             got = part.dtype if isinstance(part, Tensor) else type(part).__name__
             raise TypeError(f"predictor must return floating-point tensors; got {got}")
@@ -247,16 +254,24 @@ def scores_of(prediction: object, count: int, window: Sequence[int]) -> list[Ten
             if len(parts) > 1:
                 got += "; of a network with coarser heads, pass the network itself"
             raise check.fail("the predictor's output", rule, got)
-        scores.append(part)
+        scores[name] = part
     return scores
 
 
-def _like(prediction: Prediction, parts: Sequence[Tensor]) -> Prediction:
+def check_parts(scores: Mapping[Part, Tensor], totals: Mapping[Part, Tensor]) -> None:
+    """Raise unless a prediction has the parts and the channels of the one before."""
+    now, before = ({name: x.shape[1] for name, x in each.items()} for each in (scores, totals))
+    if now != before:
+        rule = f"of the same parts and channels for every window, {before}"
+        raise check.fail("the predictor's output", rule, now)
+
+
+def _like(prediction: Prediction, parts: Mapping[Part, Tensor]) -> Prediction:
     """Put whole-volume tensors in the container that the predictor used."""
     if isinstance(prediction, Mapping):
-        return cast("Prediction", dict(zip(prediction, parts, strict=True)))
+        return cast("Prediction", dict(parts))
     if isinstance(prediction, Tensor):
         return cast("Prediction", parts[0])
     fields = getattr(type(prediction), "_fields", None)
     make = cast("Callable[..., Prediction]", type(prediction))
-    return make(*parts) if fields else make(parts)
+    return make(*parts.values()) if fields else make(parts.values())

@@ -208,3 +208,16 @@ def test_bad_arguments_are_refused() -> None:
         sliding_window_segmentation(x, positional, roi_size=4, reduce=lambda s: s)
     with pytest.raises(ValueError, match="output_size must be one value or 2"):
         sliding_window_segmentation(x, positional, roi_size=4, output_size=(4, 4, 4))
+
+
+def test_refuses_other_channels_than_before_and_no_size() -> None:
+    volume = torch.ones(1, 1, 9, 9)
+    channels = iter([2, 1])
+    with pytest.raises(ValueError, match=r"same parts and channels for every window, {0: 2}"):
+        sliding_window_segmentation(
+            volume, lambda w: w.repeat(1, next(channels), 1, 1), roi_size=(9, 5)
+        )
+    for option in ("roi_size", "output_size"):
+        options = {"roi_size": 4, "output_size": (9, 9)} | {option: (0, 9)}
+        with pytest.raises(ValueError, match=f"^{option} must be at least 1; got 0"):
+            sliding_window_segmentation(volume, lambda w: w, **options)

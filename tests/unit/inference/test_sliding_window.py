@@ -384,3 +384,42 @@ def test_refuses_a_predictor_without_scores(
 ) -> None:
     with pytest.raises(TypeError, match=f"floating-point tensors; got {got}"):
         sliding_window_inference(torch.ones(1, 1, 9, 9), predictor, roi_size=8)
+
+
+def changing(*predictions: Callable[[Tensor], object]) -> Callable[[Tensor], object]:
+    """Predict by one function after the other."""
+    turn = itertools.cycle(predictions)
+    return lambda windows: next(turn)(windows)
+
+
+def test_parts_are_told_apart_by_their_names() -> None:
+    predictor = changing(
+        lambda w: {"one": w + 1, "two": w + 2},
+        lambda w: {"two": w + 2, "one": w + 1},
+    )
+
+    parts = sliding_window_inference(torch.zeros(1, 1, 9, 9), predictor, roi_size=4)
+
+    assert list(parts) == ["one", "two"]
+    assert_close(parts["one"], torch.ones(1, 1, 9, 9))
+    assert_close(parts["two"], torch.full((1, 1, 9, 9), 2.0))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda w: {"a": w},  # one channel would spread over two
+        lambda w: {"b": w.repeat(1, 2, 1, 1)},
+        lambda w: {"a": w.repeat(1, 2, 1, 1), "b": w},
+        lambda w: [w.repeat(1, 2, 1, 1)],
+    ],
+)
+def test_refuses_other_parts_or_channels_than_before(other: Callable[[Tensor], object]) -> None:
+    predictor = changing(lambda w: {"a": w.repeat(1, 2, 1, 1)}, other)
+    with pytest.raises(ValueError, match=r"same parts and channels for every window, {'a': 2}"):
+        sliding_window_inference(torch.ones(1, 1, 9, 9), predictor, roi_size=4)
+
+
+def test_a_window_of_no_size_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"^roi_size must be at least 1; got 0"):
+        sliding_window_inference(torch.ones(1, 1, 9, 9), lambda w: w, roi_size=(4, 0))
