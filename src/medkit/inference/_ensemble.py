@@ -76,10 +76,16 @@ class Ensemble(nn.Module):
 
         Args:
             input: What every network takes.
+
+        Raises:
+            ValueError: If the logits of two networks differ in shape.
         """
         total = torch.zeros(())
         for number, (weight, model) in enumerate(zip(self.weights, self.models, strict=True)):
             scores: Tensor = model(input)
+            if number and scores.shape != total.shape:
+                rule = f"of shape {tuple(total.shape)}, as those before"
+                raise check.fail("the logits of each network", rule, f"shape {tuple(scores.shape)}")
             scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
             if self.average == "probabilities":
                 scores = probabilities(scores, self.activation)

@@ -1,6 +1,7 @@
 """Where in the input a network sees what speaks for a class."""
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Literal, cast
 
 import torch
@@ -117,7 +118,8 @@ class GradCAM:
         Raises:
             ValueError: If a layer is not run once, its output does not depend on the layer, a
                 class does not exist, or there is no predicted class.
-            TypeError: If a layer or the network returns anything but one tensor.
+            TypeError: If a layer or the network returns anything but one tensor, or a class is no
+                integer.
         """
         return self._scaled(self._maps(input, target))
 
@@ -150,7 +152,7 @@ class GradCAM:
         Raises:
             ValueError: As for a call, or if ``target`` is not the same for every window.
         """
-        if not (isinstance(target, int) or callable(target)):
+        if not (callable(target) or isinstance(cast("object", target), Integral)):
             raise check.fail("target", "one class or a function", target)
         maps = sliding_window_inference(
             inputs,
@@ -201,6 +203,8 @@ class GradCAM:
         if target is None:
             target = output.argmax(1)
         classes = torch.as_tensor(target, device=output.device).reshape(-1)
+        if classes.is_floating_point() or classes.dtype == torch.bool:
+            raise TypeError(f"target must be classes, integers; got {target!r}")
         if len(classes) not in (1, batch) or not 0 <= classes.min() <= classes.max() < len(
             output[0]
         ):

@@ -58,14 +58,15 @@ class View:
 
     def __post_init__(self) -> None:
         """Check the options."""
+        check.kind("flip", self.flip, Sequence, "a tuple of axes")
         if len(set(self.flip)) < len(self.flip):
             raise check.fail("flip", "different axes", self.flip)
         check.integer("turns", self.turns)
-        if len(set(self.plane)) != 2:
+        if len(self.plane) != 2 or len(set(self.plane)) != 2:
             raise check.fail("plane", "two different axes", self.plane)
         check.positive("scale", self.scale)
         channels = [channel for pair in self.swap for channel in pair]
-        if len(set(channels)) < len(channels):
+        if len(set(channels)) < len(channels) or any(len(pair) != 2 for pair in self.swap):
             raise check.fail("swap", "pairs of channels, each named once", self.swap)
 
     def apply(
@@ -107,10 +108,7 @@ class View:
 
     def _flipped(self, x: Tensor) -> list[int]:
         """Return the axes of a tensor that are flipped."""
-        axes = _axes("flip", self.flip, x)
-        if len(set(axes)) < len(axes):
-            raise check.fail("flip", "different axes", self.flip)
-        return axes
+        return _axes("flip", self.flip, x)
 
     def _turned(self, x: Tensor, turns: int) -> Tensor:
         return torch.rot90(x, turns, _axes("plane", self.plane, x)) if turns % 4 else x
@@ -170,4 +168,7 @@ def _axes(name: str, axes: Sequence[int], x: Tensor) -> list[int]:
     dims = x.ndim - 2
     if not all(-dims <= axis < dims for axis in axes):
         raise check.fail(name, f"axes of {dims} spatial dimensions", axes)
-    return [2 + axis % dims for axis in axes]
+    found = [2 + axis % dims for axis in axes]
+    if len(set(found)) < len(found):
+        raise check.fail(name, "different axes", axes)
+    return found

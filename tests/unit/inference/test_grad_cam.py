@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from medkit.inference import GradCAM, sliding_window_inference
 from medkit.testing import assert_close
+from unit.losses.refusals import refuses
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "grad_cam" / "grad_cam.npz")
 METHODS = ("gradcam", "gradcam++", "hirescam")
@@ -333,3 +334,17 @@ def test_several_outputs_need_a_function() -> None:
         cam(x, target=1)
     with pytest.raises(TypeError, match="layers must return one tensor; got tuple"):
         GradCAM(cam.model, "")(x, target=1)
+
+
+@pytest.mark.parametrize("target", [1.5, True])
+def test_a_target_that_is_no_class_is_refused(target: object) -> None:
+    with refuses("target"):
+        GradCAM(classifier(), "3")(torch.rand(1, 1, 8, 8), target=target)
+
+
+@pytest.mark.usefixtures("unhooked")
+def test_a_window_takes_an_integer_of_numpy() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 2, 1))
+    x = torch.rand(1, 1, 9, 9)
+    maps = [GradCAM(network, "0").sliding_window(x, target=t, roi_size=6) for t in (1, np.int64(1))]
+    assert torch.equal(*maps)

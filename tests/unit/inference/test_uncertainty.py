@@ -304,3 +304,9 @@ def test_ensemble_refuses_bad_options(options: dict[str, object], argument: str)
         Ensemble([scaled(1), scaled(2)], **options)
     with pytest.raises(ValueError, match="models must be at least one network"):
         Ensemble([])
+
+
+def test_members_that_disagree_on_the_classes_are_refused() -> None:
+    ensemble = Ensemble([nn.Conv1d(1, 3, 1), nn.Conv1d(1, 1, 1)])  # one would spread over three
+    with pytest.raises(ValueError, match=r"shape \(1, 3, 4\), as those before; got shape \(1, 1"):
+        ensemble(torch.zeros(1, 1, 4))

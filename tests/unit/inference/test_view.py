@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from medkit.inference import View, flip_views, turn_views
 from medkit.testing import assert_close
+from unit.losses.refusals import refuses
 
 VOLUME = torch.arange(2 * 3 * 4 * 5 * 6.0).reshape(2, 3, 4, 5, 6)
 
@@ -95,3 +96,15 @@ def test_axes_and_channels_that_do_not_exist_are_refused() -> None:
         View(turns=1, plane=(0, 2)).apply(image)
     with pytest.raises(ValueError, match="swap must be channels below 2"):
         View(swap=((0, 2),)).invert(image, (4, 4))
+
+
+def test_one_axis_by_two_numbers_is_refused() -> None:
+    for name, view in (("flip", View(flip=(2, -1))), ("plane", View(turns=1, plane=(2, -1)))):
+        with pytest.raises(ValueError, match=f"^{name} must be different axes"):
+            view.apply(VOLUME)
+
+
+def test_what_is_no_axis_plane_or_pair_is_refused() -> None:
+    for name, value in (("flip", 1), ("plane", (0, 1, 2)), ("swap", ((0, 1, 2),))):
+        with refuses(name):
+            View(**{name: value})
