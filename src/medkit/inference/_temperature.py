@@ -1,6 +1,6 @@
 """Probabilities that mean what they say: temperature and vector scaling."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -106,7 +106,9 @@ class TemperatureScaling(nn.Module):
             generator: Random numbers of the draws, on the CPU; None takes torch's own.
 
         Raises:
-            ValueError: If no voxel counts, a label is no class, or shapes do not fit.
+            ValueError: If no voxel counts, a label is no class, a logit is not finite, or shapes do
+                not fit.
+            TypeError: If a class map is not of integers.
         """
         check.integer("max_iterations", max_iterations, minimum=1)
         drawn = [
@@ -115,8 +117,15 @@ class TemperatureScaling(nn.Module):
         ]
         if not sum(len(z) for z, _ in drawn):
             raise check.fail("cases", "at least one voxel that counts", "none")
+        with torch.inference_mode(mode=False):  # logits made in inference mode record no gradient
+            return self._fit(drawn, max_iterations)
+
+    def _fit(self, drawn: Sequence[tuple[Tensor, Tensor]], max_iterations: int) -> float:
+        """Find temperature and bias on drawn voxels; return their likelihood."""
         z = torch.cat([each for each, _ in drawn]).double()
         t = torch.cat([each for _, each in drawn])
+        if not z.isfinite().all():
+            raise check.fail("logits", "finite", "NaN or infinity")
         log_t = torch.zeros_like(self.log_temperature, dtype=torch.float64, device=z.device)
         parameters = [log_t.requires_grad_()]
         bias = None
@@ -157,6 +166,8 @@ class TemperatureScaling(nn.Module):
                 raise check.fail("ignore_index", "None for values per channel", ignore_index)
             kept = torch.arange(len(z))
         else:
+            if target.is_floating_point():
+                raise TypeError(f"target must be a class map of integers; got {target.dtype}")
             t = target.reshape(-1).long()
             counted = torch.ones_like(t) if ignore_index is None else t != ignore_index
             kept = counted.nonzero().flatten().cpu()

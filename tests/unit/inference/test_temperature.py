@@ -194,3 +194,24 @@ def test_bad_options_are_refused() -> None:
         TemperatureScaling(2, activation="sigmoid").fit(
             [(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))], ignore_index=1
         )
+
+
+def test_what_is_no_number_or_no_class_is_refused() -> None:
+    logits, target = torch.zeros(1, 2, 4), torch.zeros(1, 4, dtype=torch.int64)
+    for bad in (math.nan, -math.inf):
+        with pytest.raises(ValueError, match="logits must be finite"):
+            TemperatureScaling(2).fit([(torch.full_like(logits, bad), target)])
+    with pytest.raises(TypeError, match=r"class map of integers; got torch\.float32"):
+        TemperatureScaling(2).fit([(logits, target + 0.5)])
+
+
+def test_fits_in_inference_mode() -> None:
+    logits = torch.tensor([[[4.0, 4.0, 4.0, 4.0], [0.0, 0.0, 0.0, 0.0]]])
+    target = torch.tensor([[0, 0, 0, 1]])
+    scaling, inside = TemperatureScaling(2), TemperatureScaling(2)
+    scaling.fit([(logits, target)])
+    with torch.inference_mode():
+        inside.fit([(logits.clone(), target.clone())])
+
+    assert torch.equal(inside.log_temperature, scaling.log_temperature)
+    assert scaling.temperature.item() == pytest.approx(4 / math.log(3))  # right in 3 of 4
