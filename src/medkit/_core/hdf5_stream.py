@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast
 import h5py
 import numpy.typing as npt
 
+from . import check
 from .atomic import atomic_file
 from .hdf5_parts import Attributes
 
@@ -64,6 +65,10 @@ class Hdf5Stream:
             )
         array = self._arrays[name]
         old = array.shape[axis]
+        before, now = list(array.shape), list(values.shape)
+        before[axis : axis + 1] = now[axis : axis + 1]
+        if now != before:
+            raise check.fail(name, f"of shape {tuple(before)}, as before", f"{tuple(now)}")
         array.resize(old + values.shape[axis], axis=axis)
         array[(*[slice(None)] * axis, slice(old, None))] = values
 

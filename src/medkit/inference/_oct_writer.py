@@ -18,6 +18,8 @@ from medkit.ops import boundaries_from_probabilities, boundary_posterior, rescal
 
 from ._activation import entropy
 
+_ROUNDING = 0.01  # of a bfloat16 near 1
+
 
 class OctPredictionWriter:
     r"""Writes predictions of layers, batch by batch, to a file that appears whole or not at all.
@@ -92,10 +94,12 @@ class OctPredictionWriter:
         self.provenance: dict[str, str | float] = dict(provenance or {})
         self._stack = ExitStack()
         self._stream: Hdf5Stream | None = None
+        self._open = False
         self._given: set[str] | None = None
 
     def __enter__(self) -> "OctPredictionWriter":
         self._stream = self._stack.enter_context(stream_hdf5(self.path))
+        self._given, self._open = None, True
         return self
 
     def __exit__(
@@ -105,6 +109,7 @@ class OctPredictionWriter:
         traceback: TracebackType | None,
     ) -> None:
         with self._stack:
+            self._open = False
             if error is not None:
                 raise error
             self._describe()
@@ -124,10 +129,11 @@ class OctPredictionWriter:
             layers: Annotated rows of the original images; NaN where unknown.
 
         Raises:
-            ValueError: If shapes do not fit, or only some batches have images or layers.
+            ValueError: If shapes do not fit, only some batches have images or layers, or a
+                probability is not in [0, 1].
             RuntimeError: If it is not used inside a ``with`` block.
         """
-        if self._stream is None:
+        if not self._open:
             raise RuntimeError("OctPredictionWriter must be used in a with block")
         batch, classes, *grid = probabilities.shape
         names, (height, width) = self.boundaries, self.image_shape
@@ -143,6 +149,9 @@ class OctPredictionWriter:
                 raise check.fail(name, f"of shape {wanted[name]}", tuple(value.shape))
         self._given = present
         p = probabilities.detach().to(torch.promote_types(probabilities.dtype, torch.float32))
+        if not ((p >= 0) & (p <= 1 + _ROUNDING)).all():
+            rule = "in [0, 1], as from logits.softmax(1)"
+            raise check.fail("probabilities", rule, f"{p.min():g} to {p.max():g}")
         moved, spread = (
             rescale_boundaries(rows, from_shape=grid, to_shape=self.image_shape)
             for rows in self._found(p)

@@ -16,6 +16,7 @@ from medkit._core.hdf5 import open_hdf5
 from medkit.data import Volume, read_hdf5
 from medkit.inference import (
     OctPredictionWriter,
+    Slab,
     sliding_window_inference,
     sliding_window_slabs,
     write_slabs,
@@ -182,3 +183,41 @@ def test_slabs_of_another_volume_leave_no_file(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=match):
             write_slabs(slabs, tmp_path / "a.h5", volume=volume)
     assert list(tmp_path.iterdir()) == []
+
+
+def oct_writer(path: Path) -> OctPredictionWriter:
+    return OctPredictionWriter(path, boundaries=NAMES, image_shape=(20, 6))
+
+
+@pytest.mark.parametrize("bad", [torch.randn(1, 3, 10, 6), torch.full((1, 3, 10, 6), torch.nan)])
+def test_what_is_no_probability_leaves_no_file(tmp_path: Path, bad: torch.Tensor) -> None:
+    refusal = pytest.raises(ValueError, match=r"probabilities must be in \[0, 1\]")
+    with refusal, oct_writer(tmp_path / "a.h5") as writer:
+        writer.write(bad)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_of_another_size_is_refused_by_name(tmp_path: Path) -> None:
+    rule = r"prediction_masks must be of shape \(1, 10, 6\), as before; got \(1, 12, 6\)"
+    refusal = pytest.raises(ValueError, match=rule)
+    with refusal, oct_writer(tmp_path / "a.h5") as writer:
+        for height in (10, 12):
+            writer.write(torch.full((1, 3, height, 6), 1 / 3))
+    slabs = [Slab(0, torch.ones(1, 1, 4, 8, 7)), Slab(4, torch.ones(1, 2, 5, 8, 7))]
+    volume = Volume(torch.rand(1, 9, 8, 7), np.eye(4))
+    with pytest.raises(ValueError, match=r"scores must be of shape \(1, 5, 8, 7\), as before"):
+        write_slabs(slabs, tmp_path / "b.h5", volume=volume)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_writer_refuses_more_and_may_begin_anew(tmp_path: Path) -> None:
+    p = torch.full((1, 3, 10, 6), 1 / 3)
+    writer = oct_writer(tmp_path / "a.h5")
+    with writer:
+        writer.write(p, layers=torch.ones(1, 2, 6))
+    with pytest.raises(RuntimeError, match="in a with block"):
+        writer.write(p)
+    with writer:
+        writer.write(p)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert "layers" not in file
