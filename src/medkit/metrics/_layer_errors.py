@@ -67,7 +67,8 @@ def layer_errors(
         target: True rows.
         spacing: Distance of two rows in mm; 1 keeps rows.
         missing: A miss raises an "error"; or it counts as the edge of the image that is farther
-            from the truth, "penalize"; or it is left out of all but ``coverage``, "ignore". An
+            from the truth, "penalize", and a layer that lacks one as 0 or ``height`` thick,
+            whichever is farther; or it is left out of all but ``coverage``, "ignore". An
             image without any prediction counts as missed either way.
         height: Number of rows of the image, for "penalize".
 
@@ -170,8 +171,7 @@ class LayerBoundaryErrors:
         boundaries = self._rows[0].shape[2]
         columns = [_pairs([(p[:, k], t[:, k]) for p, t in filled]) for k in range(boundaries)]
         layers = [
-            _pairs([(_thickness(p, k), _thickness(t, k)) for p, t in filled])
-            for k in range(boundaries - 1)
+            _pairs([self._thickness(p, t, k) for p, t in self._rows]) for k in range(boundaries - 1)
         ]
         each = torch.tensor([_errors(pair, self.spacing) for pair in columns], dtype=torch.float64)
         thick = [_errors(pair, self.spacing) for pair in layers]
@@ -231,11 +231,18 @@ class LayerBoundaryErrors:
         return found.double(), annotated
 
     def _fill(self, prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Return predictions with the farther edge of the image in the place of a miss."""
+        """Return predictions with 0 or the height, whichever is farther, in place of a miss."""
         if self.height is None:
             return prediction
         farther = np.where(target < self.height / 2, self.height, 0.0)
         return np.where(np.isnan(prediction) & ~np.isnan(target), farther, prediction)
+
+    def _thickness(
+        self, prediction: np.ndarray, target: np.ndarray, layer: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return predicted and true thickness; a miss counts as 0 or the height, if farther."""
+        p, t = (rows[:, layer + 1] - rows[:, layer] for rows in (prediction, target))
+        return self._fill(p, t), t
 
     def _cases(self, filled: list[tuple[np.ndarray, np.ndarray]]) -> Scores:
         """Return the mean absolute error of each image and boundary; infinite if all is missed."""
@@ -265,10 +272,6 @@ class LayerBoundaryErrors:
             tuple(range(len(status[0]) if status else 0)),
             0.0,
         )
-
-
-def _thickness(rows: np.ndarray, layer: int) -> np.ndarray:
-    return rows[:, layer + 1] - rows[:, layer]
 
 
 def _pairs(rows: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

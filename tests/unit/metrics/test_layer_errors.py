@@ -102,7 +102,7 @@ def test_giving_up_a_column_never_improves_a_penalized_error(seed, column, case)
 
     before, after = (layer_errors(each, target, **options) for each in (prediction, fewer))
 
-    for name in ("mae", "rmse", "p95"):
+    for name in ("mae", "rmse", "p95", "thickness_mae"):
         assert (getattr(after, name) >= getattr(before, name)).all()
     assert after.cases.mean() >= before.cases.mean()
     assert (after.coverage <= before.coverage).all()
@@ -149,3 +149,18 @@ def test_bad_input_is_refused() -> None:
         LayerBoundaryErrors().merge(LayerBoundaryErrors(spacing=2.0))
     with pytest.raises((TypeError, ValueError), match="other"):
         LayerBoundaryErrors().merge("rows")
+
+
+def test_a_layer_without_boundaries_is_worse_than_any_layer() -> None:
+    target = torch.tensor([[[10.0, 10.0], [17.0, 17.0]]])  # 7 thick
+    found = torch.tensor([[[10.0, 10.0], [60.0, 60.0]]])  # 50 thick
+    missed = found.clone()
+    missed[..., 0] = NAN
+
+    before, after = (
+        layer_errors(each, target, missing="penalize", height=100) for each in (found, missed)
+    )
+
+    assert before.thickness_mae.item() == 43.0
+    assert after.thickness_mae.item() == (93 + 43) / 2
+    assert after.thickness_bias.item() == (93 + 43) / 2
