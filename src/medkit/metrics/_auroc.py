@@ -67,7 +67,8 @@ def auroc(
         The mean and the area of each class.
 
     Raises:
-        ValueError: If a label is no class, a score is NaN or an option is unknown.
+        ValueError: If a label is no class, a score is NaN, an option is unknown, or shapes do not
+            fit.
 
     Example:
         >>> import torch
@@ -111,6 +112,11 @@ def _status(count: int, samples: int) -> AurocStatus:
 
 
 def _checked(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    if input.ndim != 2 or target.ndim != 1:
+        rule = (
+            "(sample, class) beside target (sample,); of one risk take stack([1 - risk, risk], 1)"
+        )
+        raise check.fail("input", rule, f"shapes {tuple(input.shape)} and {tuple(target.shape)}")
     if input.shape[0] != target.shape[0]:
         raise check.fail("target", f"of {input.shape[0]} samples, as input", target.shape[0])
     if input.isnan().any():

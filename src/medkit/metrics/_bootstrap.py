@@ -1,10 +1,10 @@
 """Intervals of means and other statistics, by drawing cases or patients again."""
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
 from medkit._core import check
@@ -35,7 +35,7 @@ class Interval(NamedTuple):
 def bootstrap_interval(
     scores: Scores,
     *,
-    patients: Sequence[Hashable] | None = None,
+    patients: Sequence[Hashable] | Shaped[Tensor, " case"] | None = None,
     level: float = 0.95,
     num_draws: int = 1000,
     empty: Empty = "skip",
@@ -96,7 +96,7 @@ def bootstrap_interval(
 
 def bootstrap_statistic(
     statistic: Callable[[Int64[Tensor, " sample"]], float],
-    patients: Sequence[Hashable],
+    patients: Sequence[Hashable] | Shaped[Tensor, " sample"],
     *,
     level: float = 0.95,
     num_draws: int = 1000,
@@ -170,10 +170,12 @@ def _interval(value: float, draws: Float64[Tensor, " draw"], level: float, units
     return Interval(value, limits[0], limits[1], level, units, len(draws) - len(kept))
 
 
-def _groups(patients: Sequence[Hashable] | None, cases: int) -> Tensor:
+def _groups(patients: Sequence[Hashable] | Tensor | None, cases: int) -> Tensor:
     """Return the number of the patient of each case, from 0."""
     if patients is None:
         return torch.arange(cases)
+    if isinstance(patients, Tensor):  # two equal elements of a tensor are two keys
+        patients = cast("list[Hashable]", patients.tolist())  # pyright: ignore[reportUnknownMemberType]  untyped in torch
     if len(patients) != cases:
         raise check.fail("patients", f"one for each of {cases} cases", f"{len(patients)} of them")
     numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}

@@ -123,7 +123,8 @@ def confusion_scores(matrix: Int64[Tensor, "class class"]) -> ConfusionScores:
         Scores of all classes together and of each.
 
     Raises:
-        ValueError: If the matrix is not square.
+        ValueError: If the matrix is not square, or a count is negative.
+        TypeError: If counts are not integers.
 
     Example:
         >>> import torch
@@ -141,7 +142,11 @@ def confusion_scores(matrix: Int64[Tensor, "class class"]) -> ConfusionScores:
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise check.fail("matrix", "square", tuple(matrix.shape))
+    if matrix.is_floating_point():
+        raise TypeError(f"matrix must be counts, integers; got {matrix.dtype}")
     counts = matrix.cpu()
+    if (counts < 0).any():
+        raise check.fail("matrix", "of zero or more", f"{int(counts.min())}")
     right, predicted, true = counts.diagonal(), counts.sum(0), counts.sum(1)
     status = torch.full_like(true, STATUSES.index("ok"), dtype=torch.uint8)
     status[(predicted == 0) & (true > 0)] = STATUSES.index("missed")

@@ -1,6 +1,6 @@
 """Surface Dice: the share of two surfaces that lies within a tolerance of the other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jaxtyping import Shaped
 from torch import Tensor
@@ -74,14 +74,13 @@ def surface_dice(
         Radiotherapy: Deep Learning Algorithm Development and Validation Study", Journal of Medical
         Internet Research 23, 2021, section "Performance Metrics".
     """
-    single = isinstance(tolerance, int | float)
-    limits = [check.non_negative("tolerance", t) for t in ([tolerance] if single else tolerance)]
+    limits = _limits(tolerance)
 
     def formula(distances: SurfaceDistances, column: int) -> float:
-        if not single and column >= len(limits):
+        if isinstance(limits, tuple) and column >= len(limits):
             raise check.fail("tolerance", "one number for each class", f"{len(limits)} of them")
         there, back, there_sizes, back_sizes = distances
-        limit = limits[0 if single else column]
+        limit = limits[column] if isinstance(limits, tuple) else limits
         agreed = there_sizes[there <= limit].sum() + back_sizes[back <= limit].sum()
         return float(agreed / (there_sizes.sum() + back_sizes.sum()))
 
@@ -96,8 +95,15 @@ def surface_dice(
         spacing=spacing,
         surface=surface,
         worst=0.0,
-        limit=max(limits, default=0.0),
+        limit=max(limits, default=0.0) if isinstance(limits, tuple) else limits,
     )
+
+
+def _limits(tolerance: float | Sequence[float]) -> float | tuple[float, ...]:
+    """Return the tolerance of all classes, or of each."""
+    if isinstance(tolerance, Iterable):
+        return tuple(check.non_negative("tolerance", each) for each in tolerance)
+    return check.non_negative("tolerance", tolerance)
 
 
 class SurfaceDice(SurfaceScore):
@@ -147,7 +153,7 @@ class SurfaceDice(SurfaceScore):
             spacing=spacing,
             surface=surface,
         )
-        self.tolerance: float | Sequence[float] = tolerance
+        self.tolerance: float | tuple[float, ...] = _limits(tolerance)
 
     def score(
         self,

@@ -91,7 +91,8 @@ def reliability_diagram(
 
     Raises:
         ImportError: If matplotlib is not installed.
-        ValueError: If shapes differ, nothing is given, or a confidence is not in [0, 1].
+        ValueError: If shapes differ, nothing is given, a confidence is not in [0, 1], or
+            ``correct`` is neither 0 nor 1.
 
     Example:
         >>> import numpy as np
@@ -107,6 +108,8 @@ def reliability_diagram(
     bins = check.integer("num_bins", num_bins, minimum=1)
     if sure.shape != right.shape or not sure.size:
         raise check.fail("correct", f"of {sure.size} values, at least one", f"{right.size}")
+    if not np.isin(right, (0, 1)).all():
+        raise check.fail("correct", "0 or 1", f"{right.min():g} to {right.max():g}")
     if not ((sure >= 0) & (sure <= 1)).all():
         raise check.fail("confidence", "in [0, 1]", f"{sure.min():g} to {sure.max():g}")
     own = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)

@@ -93,3 +93,8 @@ def test_bad_input_is_refused() -> None:
         Auroc(2).merge(Auroc(3))
     with pytest.raises((TypeError, ValueError), match="other"):
         Auroc(2).merge("area")
+
+
+def test_one_risk_for_two_classes_is_refused() -> None:
+    with refuses("input"):
+        auroc(torch.tensor([0.1, 0.8]), torch.tensor([0, 1]))

@@ -150,3 +150,16 @@ class TestStatistic:
             bootstrap_statistic(float, [1], level=1.0)
         with refuses("num_draws"):
             bootstrap_statistic(float, [1], num_draws=0)
+
+
+def test_patients_may_be_a_tensor() -> None:
+    scores = Scores(
+        torch.arange(6.0, dtype=torch.float64)[:, None], torch.zeros(6, 1, dtype=torch.uint8), (0,)
+    )
+    names = [1, 1, 2, 2, 3, 3]
+    intervals = [
+        bootstrap_interval(scores, patients=each, generator=torch.Generator().manual_seed(0))
+        for each in (names, torch.tensor(names))
+    ]
+    assert intervals[0] == intervals[1]
+    assert intervals[0].units == 3

@@ -143,3 +143,10 @@ def test_others_are_not_merged() -> None:
         ConfusionMatrix(2).merge("matrix")
     with refuses("matrix"):
         confusion_scores(torch.zeros(2, 3, dtype=torch.long))
+
+
+def test_what_is_no_count_is_refused() -> None:
+    with pytest.raises(ValueError, match="matrix must be of zero or more; got -1"):
+        confusion_scores(torch.tensor([[5, -1], [0, 0]]))
+    with refuses("matrix"):
+        confusion_scores(torch.eye(2))

@@ -391,3 +391,10 @@ def test_other_bad_arguments_are_refused() -> None:
         AverageSurfaceDistance(2, direction="there")
     with refuses("surface"):
         SurfaceDice(2, tolerance=1.0, surface="mesh")
+
+
+def test_a_tolerance_is_checked_first_and_equal_however_it_is_written() -> None:
+    with pytest.raises(ValueError, match="tolerance must be zero or positive; got -1"):
+        SurfaceDice(tolerance=-1)
+    SurfaceDice(tolerance=[1, 2]).merge(SurfaceDice(tolerance=(1.0, 2.0)))
+    assert SurfaceDice(tolerance=np.float64(1)).tolerance == 1.0

@@ -60,3 +60,8 @@ def test_numbers_that_make_no_picture_are_errors() -> None:
     ):
         with pytest.raises(ValueError, match="must be"):
             call()
+
+
+def test_a_share_that_is_right_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"correct must be 0 or 1; got 0\.3 to 1"):
+        reliability_diagram(np.array([0.5, 0.7]), np.array([0.3, 1.0]))
