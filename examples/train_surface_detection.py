@@ -291,7 +291,8 @@ def train(
             for batch in run.batches():
                 logits = model(batch["image"].to(device))
                 run.step(loss(logits, batch["label"].to(device)))
-            if not run.stopped and (epoch + 1) % preset.validate_every == 0:
+            due = (epoch + 1) % preset.validate_every == 0 or epoch + 1 == preset.epochs
+            if due and not run.stopped:
                 run.score({"dice": validate(net, validation, preset.crop)})
     if run.stopped:
         raise SystemExit(f"Stopped; {checkpoints.latest()} is complete. Go on with --resume.")
@@ -397,7 +398,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     place = init_distributed()
     seed_everything(0)
     preset = PRESETS[options.preset]
-    epochs, batch = options.epochs or preset.epochs, max(preset.batch, place.world_size)
+    epochs = preset.epochs if options.epochs is None else options.epochs
+    batch = max(preset.batch, place.world_size)
     preset = dataclasses.replace(preset, epochs=epochs, batch=batch)
     shards = options.data or options.out / "shards"
     if options.data is None and not options.resume and is_main():

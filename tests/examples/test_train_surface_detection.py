@@ -1,6 +1,7 @@
 """The surface example runs, alone and in two processes, and does what the published one does."""
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -205,6 +206,17 @@ def test_masks_picture_and_scores_are_written(out: Path) -> None:
     for numbers in report["unseen volumes"].values():
         assert list(numbers) == ["dice", "score", "surface_dice", "variation"]
         assert all(0 <= number <= 1 for number in numbers.values())
+
+
+def test_a_run_shorter_than_its_first_validation_has_best_weights_too(
+    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rare = dataclasses.replace(example.PRESETS["tiny"], validate_every=5)
+    monkeypatch.setitem(example.PRESETS, "tiny", rare)
+
+    run(example, tmp_path, "--epochs", "1")
+
+    assert (tmp_path / "model.pt").exists()
 
 
 def test_threshold_is_the_best_there_is(example: ModuleType, out: Path) -> None:
