@@ -131,9 +131,11 @@ def _status(subject: MetricSubject) -> None:
 def _batching(subject: MetricSubject) -> None:
     prediction, target = subject.batch()
     whole = subject.result((prediction, target))
-    pieces = [slice(case, case + 1) for case in range(len(target))]
-    singly = subject.result(*((prediction[piece], target[piece]) for piece in pieces))
-    _same(whole, singly, "cases one by one")
+    singly = [slice(case, case + 1) for case in range(len(target))]
+    unevenly = [slice(0, 1), slice(1, None)]  # a mean of the means of batches shows here alone
+    for pieces, how in ((singly, "cases one by one"), (unevenly, "batches of unequal size")):
+        parts = subject.result(*((prediction[piece], target[piece]) for piece in pieces))
+        _same(whole, parts, how)
 
 
 def _merging(subject: MetricSubject) -> None:
