@@ -19,6 +19,9 @@ def case_of(dataset: AnySource, number: int) -> AnyCase:
     """Return a case, its voxels left in the file where the dataset can do that."""
     if isinstance(dataset, RegionSource):
         return dataset.lazy_case(number)
+    if not callable(getattr(dataset, "case", None)):
+        rule = "a VolumeDataset or another data set with a method case"
+        raise TypeError(f"dataset must be {rule}; got {type(dataset).__name__}")
     return dataset.case(number)
 
 

@@ -117,8 +117,9 @@ class VolumeDataset(Dataset[Item]):
         verify: bool = True,
     ) -> None:
         for index, case in enumerate(cases):
+            rule = "a mapping with 'image' and perhaps 'label' and 'id'"
+            check.kind(f"cases[{index}]", case, Mapping, rule)
             if "image" not in case or not set(case) <= _KEYS:
-                rule = "a mapping with 'image' and perhaps 'label' and 'id'"
                 raise check.fail(f"cases[{index}]", rule, sorted(case))
             if not _parts(case["image"]):
                 raise check.fail(f"cases[{index}]['image']", "at least one file", "none")

@@ -86,6 +86,7 @@ def sliding_window_inference(
         Isensee et al., "nnU-Net: a self-configuring method for deep learning-based biomedical
         image segmentation", Nature Methods 18, 2021, online methods, "Inference".
     """
+    check.kind("inputs", inputs, Tensor, "a tensor; the predictor comes second")
     sizes = tuple(inputs.shape[2:])
     if not sizes or not len(inputs):
         raise check.fail("inputs", "(batch, channel, *spatial)", f"shape {tuple(inputs.shape)}")

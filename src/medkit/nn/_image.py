@@ -21,6 +21,7 @@ def check_image(
 
     ``weight`` is one of the network's, which float64 must meet; no autocast turns it into less.
     """
+    check.kind(name, input, Tensor, "a tensor (torch.from_numpy makes one)")
     shape = tuple(input.shape)
     if len(shape) != dims + 2 or shape[1] != channels:
         raise check.fail(name, f"(batch, {channels}, {AXES[dims]})", f"shape {shape}")

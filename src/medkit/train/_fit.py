@@ -146,7 +146,7 @@ def fit(
             label = f"epoch {epoch + 1}/{epochs}"
             model.train()
             for batch, window in stepper.micro_batches(data):
-                image, target = (batch[key].to(device, non_blocking=True) for key in keys)
+                image, target = _pair(batch, keys, device)
                 with stepper.autocast():
                     loss = loss_fn(model(image), target)
                 stepper.backward(loss)
@@ -216,10 +216,13 @@ def evaluate(
     model.eval()
     try:
         with torch.no_grad(), fork_rng():
-            for metric in metrics.values():
+            for name, metric in metrics.items():
+                if isinstance(metric, type):
+                    got = f"the class {metric.__name__}"
+                    raise check.fail(f"metrics[{name!r}]", "a metric", got)
                 metric.reset()
             for batch in loader:
-                image, target = (batch[key].to(device, non_blocking=True) for key in keys)
+                image, target = _pair(batch, keys, device)
                 prediction = model(image) if predict is None else predict(image)
                 for metric in metrics.values():
                     metric.update(prediction, target)
@@ -235,6 +238,16 @@ def _check(model: nn.Module, stepper: Stepper, data: ResumableLoader[Batch]) -> 
         raise check.fail("stepper", "made for this model", type(stepper.model).__name__)
     if data.per_epoch == 0:
         raise check.fail("train_loader", "one that gives batches", "an empty one")
+
+
+def _pair(batch: Batch, keys: tuple[str, str], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the input and the target of a batch on the device."""
+    rule = f"a dict with {keys[0]!r} and {keys[1]!r} (the argument keys names others)"
+    check.kind("batch", batch, Mapping, rule)
+    if not set(keys) <= set(batch):
+        raise check.fail("batch", rule, f"{sorted(batch)}")
+    image, target = (batch[key].to(device, non_blocking=True) for key in keys)
+    return image, target
 
 
 def _is_over(early_stopping: EarlyStopping | None) -> bool:

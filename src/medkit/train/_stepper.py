@@ -104,6 +104,7 @@ class Stepper:
             raise check.fail("clip_value", "None when clip_norm is given", clip_value)
         if isinstance(scheduler, ReduceLROnPlateau):
             raise check.fail("scheduler", "a function of the step", type(scheduler).__name__)
+        _check_pair(model, optimizer)
         self.model: nn.Module = model
         self.optimizer: Optimizer = optimizer
         self.scheduler: LRScheduler | None = scheduler
@@ -370,3 +371,12 @@ def _numbers(losses: list[Tensor]) -> list[float]:
 def _identity(batch: object) -> object:
     """Return what lets the user find a batch again, if it says so."""
     return cast("dict[object, object]", batch).get("id") if isinstance(batch, dict) else None
+
+
+def _check_pair(model: nn.Module, optimizer: Optimizer) -> None:
+    check.kind("model", model, nn.Module, "a module; the optimizer comes second")
+    check.kind("optimizer", optimizer, Optimizer, "an optimizer of torch")
+    own = {id(parameter) for parameter in model.parameters()}
+    stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if own.isdisjoint(stepped):
+        raise check.fail("optimizer", "made for parameters of this model", "none of them")

@@ -38,6 +38,7 @@ class Compose(Transform):
     """
 
     def __init__(self, transforms: Sequence[Transform], *, fused: bool = True) -> None:
+        check.kind("transforms", transforms, Sequence, "a list of transforms")
         self.transforms: tuple[Transform, ...] = tuple(transforms)
         for number, transform in enumerate(self.transforms):
             rule = "a Transform (a function goes into Apply)"

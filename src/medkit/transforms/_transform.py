@@ -114,6 +114,7 @@ class Transform(ABC):
         Returns:
             The new sample and its warps.
         """
+        check.kind("sample", sample, Mapping, "a dict of tensors by name, such as 'image'")
         if generator is None:
             seed = int(torch.randint(2**62, ())) if self.draws else 0
             generator = np.random.default_rng(seed)
@@ -132,6 +133,15 @@ def tensor(sample: Sample, key: str) -> Tensor:
         raise check.fail(f"sample[{key!r}]", "a tensor (channel, *spatial)", got)
     if value.ndim < 2:
         raise check.fail(f"sample[{key!r}]", "(channel, *spatial)", f"shape {tuple(value.shape)}")
+    return value
+
+
+def on_grid(sample: Sample, key: str, warp: Warp) -> Tensor:
+    """Return a tensor of a sample; raise if it is not on the grid that a warp leaves."""
+    value = tensor(sample, key)
+    if tuple(value.shape[1:]) != warp.old_size:
+        rule = f"(channel, {', '.join(map(str, warp.old_size))}) like the image"
+        raise check.fail(f"sample[{key!r}]", rule, f"shape {tuple(value.shape)}")
     return value
 
 
@@ -200,10 +210,10 @@ class SpatialTransform(Transform):
         """
         for warp in warps:
             for key in self.images:
-                sample[key] = warp.move(tensor(sample, key), mode=self.mode, fill=self.fill)
+                sample[key] = warp.move(on_grid(sample, key, warp), mode=self.mode, fill=self.fill)
             for key in self.labels:
                 if key in sample:
-                    sample[key] = self._label(tensor(sample, key), warp)
+                    sample[key] = self._label(on_grid(sample, key, warp), warp)
             if sample.get("boundaries") is not None:
                 sample["boundaries"] = move_boundaries(tensor(sample, "boundaries"), warp)
             affine = grid_affine(sample, len(warp.size))

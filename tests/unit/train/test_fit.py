@@ -470,7 +470,7 @@ def test_evaluate_leaves_modes_gradients_and_randomness_alone() -> None:
 def test_evaluate_restores_modes_after_an_error() -> None:
     model, _ = _linear()
 
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="batch must be a dict with 'image' and 'label'"):
         evaluate(model, [{"image": torch.zeros(1, 1)}], {"error": _AbsoluteDifference()})
 
     assert model.training

@@ -432,7 +432,10 @@ def test_mistakes_in_the_loop_are_told() -> None:
     with pytest.raises(RuntimeError, match="must be called at the end of every window"):  # noqa: PT012
         for batch, _ in stepper.micro_batches([x, x]):
             stepper.backward(_loss(model, batch))
-    frozen = Stepper(model, SGD([nn.Parameter(torch.zeros(1))], lr=0.1))
+    unused = nn.Module()
+    unused.add_module("used", model)
+    unused.register_parameter("spare", nn.Parameter(torch.zeros(1)))
+    frozen = Stepper(unused, SGD([unused.spare], lr=0.1))
     frozen.backward(_loss(model, x))
     with pytest.raises(RuntimeError, match="no parameter of the optimizer received a gradient"):
         frozen.step()

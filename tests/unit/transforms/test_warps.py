@@ -233,7 +233,7 @@ def test_predictions_go_back_to_the_file_exactly_where_voxels_were_moved() -> No
         (lambda: mt.SpatialCrop(size=1, start=(0,), centre=(0,)), "one at a time"),
         (
             lambda: mt.Flip(axes=0)({"image": torch.zeros(1, 2), "label": torch.zeros(1, 3)}),
-            r"shape of tensor must be \(channel, 2\)",
+            r"sample\['label'\] must be \(channel, 2\) like the image",
         ),
     ],
 )
