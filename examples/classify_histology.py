@@ -432,7 +432,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("out/histology"))
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.epochs is not None and options.epochs < 1:
+        parser.error(f"--epochs must be at least 1; got {options.epochs}")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -441,7 +444,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     preset = PRESETS[options.preset]
     if options.epochs is not None:
         preset = dataclasses.replace(preset, epochs=options.epochs)
-    if (options.out / "checkpoints").exists() and not options.resume:
+    if any(options.out.glob("checkpoints/step_*")) and not options.resume:
         raise SystemExit(f"{options.out} holds a run: go on with --resume, or choose another --out")
     options.out.mkdir(parents=True, exist_ok=True)
     seed_everything(options.seed)

@@ -327,7 +327,7 @@ def draw(scene: Scene, result: dict[str, Tensor]) -> plt.Figure:
         dots = axis.scatter(
             angle[order], z[order], c=values[order], s=3, cmap=colours, vmin=0, vmax=top
         )
-        figure.colorbar(dots, ax=axis)
+        figure.colorbar(dots, ax=axis, label="share of scar")
         axis.set(title=title, ylabel="z (mm)")
     axes[-1].set_xlabel("angle around the long axis (degrees)")
     figure.tight_layout()
@@ -345,7 +345,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("out"))
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.epochs is not None and options.epochs < 1:
+        parser.error(f"--epochs must be at least 1; got {options.epochs}")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -340,13 +340,14 @@ def judge(model: nn.Module, parts: Parts, task: Task) -> tuple[dict, matplotlib.
     return report, picture
 
 
-def by_region(scores: Scores, random: torch.Generator) -> dict[str, list[float]]:
+def by_region(scores: Scores, random: torch.Generator) -> dict[str, dict[str, float]]:
     """Return the mean of each region and its interval of 95 %."""
     result = {}
     for i, name in enumerate(REGIONS):
         column = {"values": scores.values[:, [i]], "status": scores.status[:, [i]]}
         one = dataclasses.replace(scores, classes=(i,), **column)
-        result[name] = [round(x, 3) for x in bootstrap_interval(one, generator=random)[:3]]
+        interval = bootstrap_interval(one, generator=random)
+        result[name] = {key: round(getattr(interval, key), 3) for key in ("mean", "low", "high")}
     return result
 
 

@@ -389,7 +389,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", help="where to compute; by default a GPU if there is one")
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--resume", action="store_true", help="go on after Ctrl-C")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.epochs is not None and options.epochs < 1:
+        parser.error(f"--epochs must be at least 1; got {options.epochs}")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -82,7 +82,7 @@ def test_dice_rises_and_holds_on_unseen_cases(out: Path) -> None:
     assert curve[0] < 0.2
     assert max(curve) > curve[0] + 0.3
     for way in ("plain", "flips", "dropout"):
-        mean, low, high = report["dice"][way]["whole tumour"]
+        mean, low, high = report["dice"][way]["whole tumour"].values()
         assert 0.6 < low <= mean <= high <= 1
 
 
