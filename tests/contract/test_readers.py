@@ -59,6 +59,20 @@ def dicom_series(folder: Path) -> Path:
     return files.write_series(folder / "series", [files.image(number) for number in range(3)])
 
 
+def dicom_seg(folder: Path) -> Path:
+    files = _dicom_files()
+    from unit.data.seg_files import seg
+
+    masks = np.random.default_rng(0).random((4, 4, 5)) < 0.5
+    masks[2] &= ~masks[0]
+    frames = [(1, 0.0), (1, 2.5), (2, 0.0), (2, 5.0)]
+    return files.save(seg(frames, masks, between=2.5), folder / "a.dcm")
+
+
+def labels_of(path: Path) -> Volume:
+    return mdata.read_dicom_seg(path).labels
+
+
 def made(group: str, kind: str) -> Callable[[Path], Path]:
     """A file of those that tifffile or Pillow write."""
 
@@ -100,6 +114,7 @@ CASES: dict[str, list[Case]] = {
         Case(mdata.read_dicom, dicom_file),
         Case(mdata.read_dicom, dicom_series),
     ],
+    "read_dicom_seg": [Case(labels_of, dicom_seg)],
     "read_hdf5": [Case(mdata.read_hdf5, written(".h5"), "file", by_region=True)],
     "read_jpeg": [
         Case(mdata.read_jpeg, made("JPEGS", "RGB")),

@@ -17,6 +17,8 @@ from ._cached_dataset import CachedDataset
 from ._class_sampler import ClassBalancedPatchSampler
 from ._dataset import Case, VolumeDataset
 from ._dicom import read_dicom
+from ._dicom_seg import DicomSegmentation, read_dicom_seg
+from ._dicom_seg_header import DicomCode, DicomSegment
 from ._dicom_series import DicomSeries, scan
 from ._example import build_example, parse_example
 from ._feature import Feature
@@ -60,6 +62,9 @@ __all__ = [
     "CodecMissingError",
     "CompleteGroupBatchSampler",
     "DataError",
+    "DicomCode",
+    "DicomSegment",
+    "DicomSegmentation",
     "DicomSeries",
     "Feature",
     "ForegroundPatchSampler",
@@ -96,6 +101,7 @@ __all__ = [
     "parse_example",
     "read",
     "read_dicom",
+    "read_dicom_seg",
     "read_hdf5",
     "read_jpeg",
     "read_mha",

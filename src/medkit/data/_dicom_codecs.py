@@ -139,11 +139,11 @@ def _fragments(header: DicomHeader) -> bytes:
             value=content[max(0, at - 8) : at].hex(),
             remedy="The image was cut short when it was compressed; decoders would fill it up.",
         )
-    if header.syntax.uid == RLE and header.layout.nbytes * len(header.frames) > at * _RLE_RATIO:
+    if header.syntax.uid == RLE and header.nbytes > at * _RLE_RATIO:
         raise LimitError(
             f"at most {at * _RLE_RATIO} bytes, all that {at} bytes of RLE can hold",
             path=header.path,
             field="size of the pixels",
-            value=header.layout.nbytes * len(header.frames),
+            value=header.nbytes,
         )
     return content[:start]

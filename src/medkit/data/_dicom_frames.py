@@ -72,7 +72,7 @@ def _classic(elements: Elements) -> Frame:
         orientation=_orientation(elements),
         spacing=_spacing(elements, tags.PIXEL_SPACING)
         or _spacing(elements, tags.IMAGER_PIXEL_SPACING),
-        thickness=_thickness(elements),
+        thickness=length_of(elements, tags.SLICE_THICKNESS),
         slope=slope,
         inter=inter,
         labels=tuple((tags.ATTRIBUTES[tag].name, elements.label(tag)) for tag in _LABELS),
@@ -85,21 +85,21 @@ def _enhanced(elements: Elements, count: int) -> tuple[Frame, ...]:
         raise elements.wrong(
             tags.FRAME_GROUPS, f"one item for each of {count} frames", f"{len(groups)} items"
         )
-    shared = elements.first(tags.SHARED_GROUPS)
-    return tuple(
-        _enhanced_frame(elements, (own, shared), number) for number, own in enumerate(groups)
-    )
+    return tuple(_enhanced_frame(elements, number) for number in range(count))
 
 
-def _enhanced_frame(
-    elements: Elements, groups: tuple[Elements, Elements | None], number: int
-) -> Frame:
+def functional_group(elements: Elements, number: int, sequence: int) -> Elements:
+    """Return what is said of one frame, or else of all; an empty item if nothing is."""
+    for group in (elements.items[tags.FRAME_GROUPS][number], elements.first(tags.SHARED_GROUPS)):
+        item = group and group.first(sequence)
+        if item:
+            return item
+    return elements.empty()
+
+
+def _enhanced_frame(elements: Elements, number: int) -> Frame:
     def find(sequence: int) -> Elements:
-        for group in groups:
-            item = group and group.first(sequence)
-            if item:
-                return item
-        return elements.empty()
+        return functional_group(elements, number, sequence)
 
     measures, transformation = find(tags.PIXEL_MEASURES), find(tags.VALUE_TRANSFORMATION)
     slope, inter = _scale(transformation)
@@ -108,7 +108,7 @@ def _enhanced_frame(
         position=find(tags.PLANE_POSITION).decimals(tags.POSITION, 3, GeometryError),
         orientation=_orientation(find(tags.PLANE_ORIENTATION)),
         spacing=_spacing(measures, tags.PIXEL_SPACING),
-        thickness=_thickness(measures),
+        thickness=length_of(measures, tags.SLICE_THICKNESS),
         slope=slope,
         inter=inter,
         labels=tuple(
@@ -160,8 +160,9 @@ def _spacing(elements: Elements, tag: int) -> tuple[float, ...] | None:
     return values
 
 
-def _thickness(elements: Elements) -> float | None:
-    value = elements.decimal(tags.SLICE_THICKNESS, 0.0, GeometryError)
+def length_of(elements: Elements, tag: int) -> float | None:
+    """Return a positive length, None if there is none."""
+    value = elements.decimal(tag, 0.0, GeometryError)
     return value if value > 0 else None
 
 

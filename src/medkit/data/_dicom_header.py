@@ -24,7 +24,7 @@ _WITHOUT_IMAGE = (
     "1.2.840.10008.1.3.10",  # DICOMDIR
     "1.2.840.10008.5.1.4.34.",
 )
-_SEGMENTATION = f"{_STORAGE}66.4"
+SEGMENTATION = f"{_STORAGE}66.4"
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _GREYS = ("MONOCHROME1", "MONOCHROME2")
 _MOST_FRAMES = 1 << 20
@@ -51,7 +51,12 @@ class PixelLayout(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes of one frame, uncompressed."""
-        return self.rows * self.columns * self.samples * self.bits_allocated // 8
+        return self.bits // 8
+
+    @property
+    def bits(self) -> int:
+        """Bits of one frame, uncompressed; frames of 1-bit pixels may begin inside of a byte."""
+        return self.rows * self.columns * self.samples * self.bits_allocated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,38 +81,50 @@ class DicomHeader:
     """8-bit pixels are in big-endian words."""
     deflated_from: int
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all frames, uncompressed and without the padding to an even length."""
+        return (self.layout.bits * len(self.frames) + 7) // 8
+
 
 def read_header(path: str, limits: Limits) -> DicomHeader | None:
     """Read everything but the pixels; None for a file that holds no image, such as a report."""
     parsed = parse_file(path, limits)
     elements = parsed.elements
     sop_class = parsed.sop_class
-    if sop_class == _SEGMENTATION:
+    if sop_class == SEGMENTATION:
         raise elements.wrong(
             tags.SOP_CLASS, "that of an image", "a segmentation",
-            remedy="Read segmentations with highdicom.",
+            remedy="Read it with medkit.data.read_dicom_seg.",
         )  # fmt: skip
-    if elements.pixels is None:
-        if sop_class.startswith(_WITHOUT_IMAGE):
-            return None
+    if elements.pixels is None and sop_class.startswith(_WITHOUT_IMAGE):
+        return None
+    pixels = pixels_of(parsed)
+    layout = _layout(elements, pixels.tag, compressed=parsed.syntax.compressed)
+    return make_header(parsed, pixels, layout)
+
+
+def pixels_of(parsed: ParsedFile) -> Element:
+    """Return where the pixels are; raise if there are none."""
+    if parsed.elements.pixels is None:
         raise TruncatedError(
             "there",
-            path=path,
+            path=parsed.path,
             field="PixelData",
-            value=f"the end of the file (SOP class {sop_class[:64] or 'unknown'})",
+            value=f"the end of the file (SOP class {parsed.sop_class[:64] or 'unknown'})",
             remedy="The file is cut short, or holds no image.",
         )
-    return _header(parsed, elements.pixels)
+    return parsed.elements.pixels
 
 
-def _header(parsed: ParsedFile, pixels: Element) -> DicomHeader:
+def make_header(parsed: ParsedFile, pixels: Element, layout: PixelLayout) -> DicomHeader:
+    """Return what a file says besides the layout of its pixels."""
     elements = parsed.elements
     if elements.items.get(tags.MODALITY_LUT):
         raise elements.wrong(
             tags.MODALITY_LUT, "absent", "a table of values",
             remedy="Apply the table with pydicom.pixels.apply_modality_lut.",
         )  # fmt: skip
-    layout = _layout(elements, pixels.tag, compressed=parsed.syntax.compressed)
     frames = elements.decimal(tags.FRAMES, 1)
     if not (frames.is_integer() and 1 <= frames <= _MOST_FRAMES):
         raise elements.wrong(tags.FRAMES, f"a whole number in 1..{_MOST_FRAMES}", frames)
@@ -130,11 +147,17 @@ def _header(parsed: ParsedFile, pixels: Element) -> DicomHeader:
     )
 
 
-def _layout(elements: Elements, tag: int, *, compressed: bool) -> PixelLayout:
+def plane_size(elements: Elements) -> tuple[int, int]:
+    """Return rows and columns."""
     rows, columns = elements.short(tags.ROWS), elements.short(tags.COLUMNS)
     for name, count in ((tags.ROWS, rows), (tags.COLUMNS, columns)):
         if count < 1:
             raise elements.wrong(name, "at least 1", count)
+    return rows, columns
+
+
+def _layout(elements: Elements, tag: int, *, compressed: bool) -> PixelLayout:
+    rows, columns = plane_size(elements)
     photometric = elements.text(tags.PHOTOMETRIC)
     samples = elements.short(tags.SAMPLES, 1)
     colours = _COLOURS if compressed else ("RGB",)
@@ -184,16 +207,21 @@ def _padding(elements: Elements, layout: PixelLayout, order: Literal["<", ">"]) 
 
 
 def _description(elements: Elements) -> str:
-    """Return the description of the series; it decides nothing, so odd bytes are replaced."""
-    words = elements.text(tags.CHARACTER_SET).replace("ISO 2022 IR", "ISO_IR").split("\\")
+    """Return the description of the series."""
+    return free_text(elements, tags.SERIES_DESCRIPTION, elements.text(tags.CHARACTER_SET))
+
+
+def free_text(elements: Elements, tag: int, character_set: str) -> str:
+    """Return text for people; it decides nothing, so odd bytes are replaced."""
+    words = character_set.replace("ISO 2022 IR", "ISO_IR").split("\\")
     codec = _CODECS.get(words[0].strip(), "latin-1")
-    content = elements.values.get(tags.SERIES_DESCRIPTION, b"")
+    content = elements.values.get(tag, b"")
     return content.decode(codec, errors="replace").strip(" \0")
 
 
 def check_native(header: DicomHeader, size: int, *, verify: bool) -> None:
     """Raise unless uncompressed pixels have the length that their layout asks for."""
-    wanted = header.layout.nbytes * len(header.frames)
+    wanted = header.nbytes
     length = header.length
     if length < wanted or header.offset + length > size:
         raise TruncatedError(

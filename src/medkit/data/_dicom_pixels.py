@@ -61,40 +61,39 @@ def read_pixels(
     for index, plane in enumerate(planes):
         by_file.setdefault(plane.path, []).append((index, plane))
     for name in by_file:
-        _check_size(headers[name], limits, verify=verify)
+        check_size(headers[name], limits, verify=verify)
     voxels = allocate(nbytes, path).view(dtype).reshape(shape)
-    scratch = _Scratch(layout)
+    scratch = Scratch(layout)
     for name, wanted in by_file.items():
         header = headers[name]
         numbers = [plane.frame.number for _, plane in wanted]
         for (index, plane), values in zip(
-            wanted, _frames(header, numbers, scratch, limits), strict=True
+            wanted, stored_frames(header, numbers, scratch, limits), strict=True
         ):
             _scale(values, voxels[:, index], layout, plane)
     return voxels
 
 
-class _Scratch:
+class Scratch:
     """Memory for one frame as it is stored, used again and again."""
 
     def __init__(self, layout: PixelLayout) -> None:
         self.raw = np.empty(layout.nbytes + layout.nbytes % 2, np.uint8)
 
 
-def _check_size(header: DicomHeader, limits: Limits, *, verify: bool) -> None:
+def check_size(header: DicomHeader, limits: Limits, *, verify: bool) -> None:
+    """Raise unless the pixels are within the limits and as long as the header asks for."""
     size = os.stat(header.path).st_size  # noqa: PTH116  the fastest of two hundred
     if header.syntax.compressed:
-        check_payload(
-            header.layout.nbytes * len(header.frames), limits.max_bytes, header.path, limits
-        )
+        check_payload(header.nbytes, limits.max_bytes, header.path, limits)
         return
     if header.deflated_from >= 0:
         size = min(size * 1032, limits.max_bytes + limits.max_header_bytes)
     check_native(header, size, verify=verify)
 
 
-def _frames(
-    header: DicomHeader, numbers: Sequence[int], scratch: _Scratch, limits: Limits
+def stored_frames(
+    header: DicomHeader, numbers: Sequence[int], scratch: Scratch, limits: Limits
 ) -> Iterator[np.ndarray]:
     """Yield frames (C, H, W) as stored, in native byte order; each may be overwritten."""
     layout = header.layout
@@ -103,15 +102,15 @@ def _frames(
             yield np.moveaxis(frame.reshape(layout.rows, layout.columns, -1), -1, 0)
         return
     stored = np.dtype(f"{layout.kind}{layout.bits_allocated // 8}")
-    with _opened(header, limits) as file:
+    with opened(header, limits) as file:
         for number in numbers:
             file.seek(header.offset + number * layout.nbytes)
             raw = scratch.raw[: layout.nbytes]
             if header.swapped:
-                _fill(file, scratch.raw, header.path)
+                fill(file, scratch.raw, header.path)
                 scratch.raw.view("u2").byteswap(inplace=True)
             else:
-                _fill(file, raw, header.path)
+                fill(file, raw, header.path)
             values = raw.view(stored.newbyteorder(header.syntax.order))
             if not values.dtype.isnative:
                 values = values.byteswap(inplace=True).view(stored)
@@ -122,14 +121,14 @@ def _frames(
                 yield np.moveaxis(pixels, -1, 0)
 
 
-def _opened(header: DicomHeader, limits: Limits) -> FileIO | BytesIO:
+def opened(header: DicomHeader, limits: Limits) -> FileIO | BytesIO:
     """Open what holds the native pixels: the file, or its inflated data set."""
     file = FileIO(header.path, "r")
     if header.deflated_from < 0:
         return file
     with file:
         file.seek(header.deflated_from)
-        count = header.offset + header.layout.nbytes * len(header.frames)
+        count = header.offset + header.nbytes
         if count > limits.max_bytes + limits.max_header_bytes:
             raise LimitError(
                 "within the limits", path=header.path, field="deflated data set", value=count
@@ -137,7 +136,8 @@ def _opened(header: DicomHeader, limits: Limits) -> FileIO | BytesIO:
         return BytesIO(inflate(file.read(), count, header.path)[0])
 
 
-def _fill(file: FileIO | BytesIO, raw: np.ndarray, path: str) -> None:
+def fill(file: FileIO | BytesIO, raw: np.ndarray, path: str) -> None:
+    """Read as many bytes as an array has."""
     view, done = raw.data, 0
     while done < len(view):
         got = file.readinto(view[done:])

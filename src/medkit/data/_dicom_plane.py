@@ -61,16 +61,46 @@ def arrange(planes: Sequence[Plane]) -> Arrangement:
         places.append(plane.frame.position)
         directions.append(plane.frame.orientation)
     row, column = np.array(directions, np.float64).mean(axis=0).reshape(2, 3)
-    spacing = _in_plane(planes[0], notices)
+    spacing = in_plane(planes[0], notices)
     normal = np.cross(row, column)
     positions = np.array(places, np.float64)
     order = np.argsort(positions @ normal, kind="stable")
     ordered = tuple(planes[int(i)] for i in order)
     origin, step = _line(ordered, positions[order], normal, notices)
+    affine = plane_affine(origin, step, column * spacing[0], row * spacing[1])
+    return Arrangement(ordered, affine, tuple(notices))
+
+
+def plane_affine(
+    origin: np.ndarray, step: np.ndarray, down: np.ndarray, right: np.ndarray
+) -> np.ndarray:
+    """Return the matrix to RAS+ from the first voxel and the steps along d, h and w, in LPS."""
     lps = np.eye(4)
-    lps[:3, 0], lps[:3, 1], lps[:3, 2] = step, column * spacing[0], row * spacing[1]
-    lps[:3, 3] = origin
-    return Arrangement(ordered, ras_to_lps(lps), tuple(notices))
+    lps[:3] = np.stack((step, down, right, origin), axis=1)
+    return ras_to_lps(lps)
+
+
+def fit_line(positions: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return place 0, the step, and how far off each position is, on the line of least squares."""
+    middle, centre = numbers.mean(), positions.mean(axis=0)
+    steps = numbers - middle
+    step = steps @ (positions - centre) / (steps @ steps)
+    off = np.linalg.norm(positions - centre - steps[:, None] * step, axis=1)
+    return centre - middle * step, step, off
+
+
+def tolerance_of(gap: float) -> float:
+    """Return how far in mm planes at this distance may be off their place."""
+    return max(_SMALLEST_TOLERANCE, _TOLERANCE * gap)
+
+
+def note_tilt(step: np.ndarray, normal: np.ndarray, notices: list[Notice]) -> None:
+    """Add a notice if the step between planes is not along their normal."""
+    across = step - (step @ normal) * normal
+    sine = float(np.linalg.norm(across) / np.linalg.norm(step))
+    if sine > _TILT:
+        angle = np.degrees(np.arcsin(min(1.0, sine)))
+        notices.append(Notice("tilted", f"planes are tilted by {angle:.3g} degrees: sheared grid"))
 
 
 def _line(
@@ -78,25 +108,18 @@ def _line(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the first position and the step of the line that the positions lie on."""
     if len(planes) == 1:
-        return positions[0], normal * _thickness(planes[0], notices)
+        return positions[0], normal * thickness_of(planes[0], notices)
     heights = positions @ normal
     gaps = np.diff(heights)
     usual = int(np.argsort(gaps)[(len(gaps) - 1) // 2])  # the lower median: gaps are larger
     middle = float(gaps[usual])
-    tolerance = max(_SMALLEST_TOLERANCE, _TOLERANCE * middle)
+    tolerance = tolerance_of(middle)
     _check_doubles(planes, gaps)
-    numbers = np.arange(len(planes)) - (len(planes) - 1) / 2
-    centre = positions.mean(axis=0)
-    step = numbers @ (positions - centre) / (numbers @ numbers)
-    residuals = np.linalg.norm(positions - centre - numbers[:, None] * step, axis=1)
-    if residuals.max() > tolerance:
+    origin, step, off = fit_line(positions, np.arange(len(planes)))
+    if off.max() > tolerance:
         raise _uneven(planes, np.diff(positions, axis=0), gaps, usual, tolerance)
-    across = step - (step @ normal) * normal
-    sine = float(np.linalg.norm(across) / np.linalg.norm(step))
-    if sine > _TILT:
-        angle = np.degrees(np.arcsin(min(1.0, sine)))
-        notices.append(Notice("tilted", f"planes are tilted by {angle:.3g} degrees: sheared grid"))
-    return centre + numbers[0] * step, step
+    note_tilt(step, normal, notices)
+    return origin, step
 
 
 def _check_doubles(planes: tuple[Plane, ...], gaps: np.ndarray) -> None:
@@ -140,7 +163,8 @@ def _uneven(
     )
 
 
-def _in_plane(plane: Plane, notices: list[Notice]) -> tuple[float, float]:
+def in_plane(plane: Plane, notices: list[Notice]) -> tuple[float, float]:
+    """Return the distance between rows and between columns."""
     if plane.frame.spacing is None:
         notices.append(Notice("no_spacing", "PixelSpacing is missing: 1 mm used"))
         return 1.0, 1.0
@@ -148,7 +172,8 @@ def _in_plane(plane: Plane, notices: list[Notice]) -> tuple[float, float]:
     return rows, columns
 
 
-def _thickness(plane: Plane, notices: list[Notice]) -> float:
+def thickness_of(plane: Plane, notices: list[Notice]) -> float:
+    """Return the thickness of a single slice."""
     if plane.frame.thickness is None:
         notices.append(
             Notice("no_thickness", "SliceThickness of a single slice is missing: 1 used")
@@ -160,8 +185,8 @@ def _thickness(plane: Plane, notices: list[Notice]) -> float:
 def _without_place(plane: Plane) -> Arrangement:
     """Return an image that is not placed in the body, such as a radiograph: spacing only."""
     notices = [Notice(NO_ORIENTATION, "the file gives no position or no orientation of the image")]
-    rows, columns = _in_plane(plane, notices)
-    affine = np.diag([_thickness(plane, notices), rows, columns, 1.0])
+    rows, columns = in_plane(plane, notices)
+    affine = np.diag([thickness_of(plane, notices), rows, columns, 1.0])
     return Arrangement((plane,), affine, tuple(notices))
 
 

@@ -196,7 +196,7 @@ def _alike(headers: dict[str, DicomHeader]) -> Iterator[Group]:
         similar = groups.setdefault(key, [])
         for frame in header.frames:
             plane = Plane(path, frame)
-            group = next((group for group in similar if _parallel(group[0], plane)), None)
+            group = next((group for group in similar if parallel(group[0], plane)), None)
             if group is None:
                 similar.append([plane])
             else:
@@ -206,7 +206,8 @@ def _alike(headers: dict[str, DicomHeader]) -> Iterator[Group]:
             yield Group({plane.path: headers[plane.path] for plane in planes}, tuple(planes))
 
 
-def _parallel(a: Plane, b: Plane) -> bool:
+def parallel(a: Plane, b: Plane) -> bool:
+    """Return whether two planes agree in orientation and pixel spacing."""
     return _agree(a.frame.orientation, b.frame.orientation, _SAME_DIRECTION) and _agree(
         a.frame.spacing, b.frame.spacing, _SAME_SPACING * max(a.frame.spacing or (1.0,))
     )

@@ -17,10 +17,15 @@ IMAGE_TYPE = 0x00080008
 SOP_CLASS = 0x00080016
 SOP_INSTANCE = 0x00080018
 MODALITY = 0x00080060
+CODE_VALUE = 0x00080100
+CODING_SCHEME = 0x00080102
+CODE_MEANING = 0x00080104
+LONG_CODE_VALUE = 0x00080119
 SERIES_DESCRIPTION = 0x0008103E
 SLICE_THICKNESS = 0x00180050
 ECHO_TIME = 0x00180081
 ECHO_NUMBERS = 0x00180086
+SPACING_BETWEEN = 0x00180088
 TRIGGER_TIME = 0x00181060
 IMAGER_PIXEL_SPACING = 0x00181164
 EFFECTIVE_ECHO_TIME = 0x00189082
@@ -56,6 +61,17 @@ LOSSY = 0x00282110
 MODALITY_LUT = 0x00283000
 PIXEL_MEASURES = 0x00289110
 VALUE_TRANSFORMATION = 0x00289145
+SEGMENTATION_TYPE = 0x00620001
+SEGMENTS = 0x00620002
+SEGMENT_CATEGORY = 0x00620003
+SEGMENT_NUMBER = 0x00620004
+SEGMENT_LABEL = 0x00620005
+ALGORITHM_TYPE = 0x00620008
+SEGMENT_OF_FRAME = 0x0062000A
+REFERENCED_SEGMENT = 0x0062000B
+LARGEST_FRACTION = 0x0062000E
+SEGMENT_PROPERTY = 0x0062000F
+FRACTIONAL_TYPE = 0x00620010
 FRAME_OFFSETS = 0x3004000C
 DOSE_SCALING = 0x3004000E
 SHARED_GROUPS = 0x52009229
@@ -74,10 +90,15 @@ ATTRIBUTES = {
     SOP_CLASS: Attribute("SOPClassUID", b"UI"),
     SOP_INSTANCE: Attribute("SOPInstanceUID", b"UI"),
     MODALITY: Attribute("Modality", b"CS"),
+    CODE_VALUE: Attribute("CodeValue", b"SH"),
+    CODING_SCHEME: Attribute("CodingSchemeDesignator", b"SH"),
+    CODE_MEANING: Attribute("CodeMeaning", b"LO"),
+    LONG_CODE_VALUE: Attribute("LongCodeValue", b"UC"),
     SERIES_DESCRIPTION: Attribute("SeriesDescription", b"LO"),
     SLICE_THICKNESS: Attribute("SliceThickness", b"DS"),
     ECHO_TIME: Attribute("EchoTime", b"DS"),
     ECHO_NUMBERS: Attribute("EchoNumbers", b"IS"),
+    SPACING_BETWEEN: Attribute("SpacingBetweenSlices", b"DS"),
     TRIGGER_TIME: Attribute("TriggerTime", b"DS"),
     IMAGER_PIXEL_SPACING: Attribute("ImagerPixelSpacing", b"DS"),
     EFFECTIVE_ECHO_TIME: Attribute("EffectiveEchoTime", b"FD"),
@@ -113,6 +134,17 @@ ATTRIBUTES = {
     MODALITY_LUT: Attribute("ModalityLUTSequence", b"SQ"),
     PIXEL_MEASURES: Attribute("PixelMeasuresSequence", b"SQ"),
     VALUE_TRANSFORMATION: Attribute("PixelValueTransformationSequence", b"SQ"),
+    SEGMENTATION_TYPE: Attribute("SegmentationType", b"CS"),
+    SEGMENTS: Attribute("SegmentSequence", b"SQ"),
+    SEGMENT_CATEGORY: Attribute("SegmentedPropertyCategoryCodeSequence", b"SQ"),
+    SEGMENT_NUMBER: Attribute("SegmentNumber", b"US"),
+    SEGMENT_LABEL: Attribute("SegmentLabel", b"LO"),
+    ALGORITHM_TYPE: Attribute("SegmentAlgorithmType", b"CS"),
+    SEGMENT_OF_FRAME: Attribute("SegmentIdentificationSequence", b"SQ"),
+    REFERENCED_SEGMENT: Attribute("ReferencedSegmentNumber", b"US"),
+    LARGEST_FRACTION: Attribute("MaximumFractionalValue", b"US"),
+    SEGMENT_PROPERTY: Attribute("SegmentedPropertyTypeCodeSequence", b"SQ"),
+    FRACTIONAL_TYPE: Attribute("SegmentationFractionalType", b"CS"),
     FRAME_OFFSETS: Attribute("GridFrameOffsetVector", b"DS"),
     DOSE_SCALING: Attribute("DoseGridScaling", b"DS"),
     SHARED_GROUPS: Attribute("SharedFunctionalGroupsSequence", b"SQ"),

@@ -342,7 +342,7 @@ def _bad_headers() -> Iterator[Bad]:
     yield one("spacing 0", GeometryError, "PixelSpacing must be positive", PixelSpacing=[1, 0])
     yield one("negative spacing", GeometryError, "PixelSpacing must be positive",
               PixelSpacing=[-1, 1])  # fmt: skip
-    yield one("segmentation", FormatError, "highdicom",
+    yield one("segmentation", FormatError, "read_dicom_seg",
               SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4")  # fmt: skip
     table = Dataset()
     table.LUTDescriptor, table.LUTData = [2, 0, 16], b"\0\0\1\0"
