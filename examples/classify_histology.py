@@ -10,7 +10,7 @@ data/images/<class>/<name>.jpg; its patients are split as published. Weights com
 immunohistochemistry picture in tiles of 64 x 64; the class is how much of a tile is stained brown,
 in thirds, and 36 squares of it stand for patients.
 
-It writes predictions.csv, report.json, model.pt and three pictures to the folder out. A run that
+It writes predictions.csv, report.json, model.pt and three pictures to out/histology. A run that
 was stopped, by Ctrl-C or a kill, goes on when it is started again with --resume.
 
 The quick preset takes a minute on a CPU. On tiles of squares it never saw 0.89 are right (0.73 to

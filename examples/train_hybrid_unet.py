@@ -365,7 +365,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--patch_size", type=int, help="voxels of a patch along each axis")
     parser.add_argument("--wandb_project", help="log to Weights & Biases, offline")
-    parser.add_argument("--output_dir", type=Path, default=Path("out"))
+    parser.add_argument("--output_dir", type=Path, default=Path("out/hybrid_unet"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     if options.demo and options.config:

@@ -9,7 +9,7 @@ and Keras: shards of the published schema, a SegFormer of medicai, Dice, cross e
 centerline Dice, AdamW of Keras, a rate that warms up and falls, then seven views, hysteresis,
 closing, and the competition's score. The best weights are written for PyTorch (model.pt) and for
 medicai (model.weights.h5), with masks as TIFF and NIfTI, report.json and surfaces.png, to the
-folder out. Stop it with Ctrl-C and go on with --resume.
+folder out/surfaces. Stop it with Ctrl-C and go on with --resume.
 
 Without --data or --volumes the scrolls are synthetic: sheets that fade and tear, among debris. The
 last shard is held out; half of it chooses the weights, the other half gives the scores. The quick
@@ -387,7 +387,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="instead of the preset's")
     parser.add_argument("--weights", type=Path, help="start from a .weights.h5 of Keras")
     parser.add_argument("--device", help="where to compute; by default a GPU if there is one")
-    parser.add_argument("--out", type=Path, default=Path("out"))
+    parser.add_argument("--out", type=Path, default=Path("out/surfaces"))
     parser.add_argument("--resume", action="store_true", help="go on after Ctrl-C")
     options = parser.parse_args(arguments)
     if options.epochs is not None and options.epochs < 1:
