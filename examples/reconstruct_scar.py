@@ -348,6 +348,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.epochs is not None and options.epochs < 1:
         parser.error(f"--epochs must be at least 1; got {options.epochs}")
+    if options.data is not None and not options.data.exists():
+        parser.error(f"there is no {options.data}")
     return options
 
 

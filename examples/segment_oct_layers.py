@@ -351,7 +351,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("out/oct"))
     parser.add_argument("--resume", action="store_true", help="go on after Ctrl-C")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.data is not None and not options.data.exists():
+        parser.error(f"there is no {options.data}")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -392,6 +392,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.epochs is not None and options.epochs < 1:
         parser.error(f"--epochs must be at least 1; got {options.epochs}")
+    for path in (options.data, options.volumes, options.weights):
+        if path is not None and not path.exists():
+            parser.error(f"there is no {path}")
     return options
 
 
