@@ -96,7 +96,7 @@ class ResumableLoader(Generic[Batch]):
         else:
             self._start = self._random_state()
             batches = iter(self.loader)
-        for batch in batches:
+        for batch in _named_loss(batches):
             self.done += 1
             yield batch
         if not self.done:
@@ -188,3 +188,12 @@ class ResumableLoader(Generic[Batch]):
         for name, generator in self._generators().items():
             if f"generator:{name}" in state:
                 generator.set_state(state[f"generator:{name}"])
+
+
+def _named_loss(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield the batches; say that a worker was lost where a broken pipe is all there is to see."""
+    try:
+        yield from batches
+    except (ConnectionError, EOFError) as error:
+        message = "DataLoader worker exited unexpectedly, killed perhaps, while it gave a batch"
+        raise RuntimeError(message) from error

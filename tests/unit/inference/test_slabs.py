@@ -138,26 +138,20 @@ def test_labels_fit_their_type(classes: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("output_size", [None, (60, 12, 12)])
 def test_memory_does_not_grow_with_depth(output_size: tuple[int, ...] | None) -> None:
+    def alive() -> int:
+        tensors = (t for t in gc.get_objects() if type(t) is Tensor and t.dtype == torch.float32)
+        storages = (t.untyped_storage() for t in tensors if t.layout == torch.strided)
+        return sum({each.data_ptr(): each.nbytes() for each in storages}.values())
+
     def peak(depth: int) -> int:
         volume, living = torch.zeros(1, 1, depth, 8, 8), [0]
 
         def watched(windows: Tensor) -> Tensor:
-            alive = {
-                t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
-                for t in gc.get_objects()
-                if type(t) is Tensor and t.dtype == torch.float32
-            }
-            living.append(sum(alive.values()))
+            living.append(alive())
             return windows.expand(-1, 5, -1, -1, -1).clone()
 
         size = output_size and (2 * depth, *output_size[1:])
-        outside = sum(
-            {
-                t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
-                for t in gc.get_objects()
-                if type(t) is Tensor and t.dtype == torch.float32
-            }.values()
-        )
+        outside = alive()
         sliding_window_segmentation(volume, watched, roi_size=8, output_size=size)
         return max(living) - outside
 

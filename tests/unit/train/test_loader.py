@@ -150,3 +150,18 @@ def test_a_generator_that_the_checkpoint_does_not_know_stays_as_it_is() -> None:
     second.load_state_dict(first.state_dict())
 
     assert torch.equal(generator.get_state(), before)
+
+
+@pytest.mark.parametrize("lost", [ConnectionResetError(104, "reset"), EOFError()])
+def test_a_pipe_that_breaks_is_a_worker_that_was_lost(lost: Exception) -> None:
+    class Broken(list):
+        def __iter__(self):
+            yield from super().__iter__()
+            raise lost
+
+    loader = ResumableLoader(Broken([1, 2, 3]))
+    with pytest.raises(RuntimeError, match="worker exited unexpectedly") as caught:
+        list(iter(loader))
+
+    assert caught.value.__cause__ is lost
+    assert loader.done == 3

@@ -29,7 +29,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("trouble", "message"),
     [
-        ("killed", r"DataLoader worker \(pid.*\) (is killed by signal: Killed|exited unexpec)"),
+        ("killed", r"DataLoader worker (\(pid.*\) )?(is killed by signal: Killed|exited unexpec)"),
         ("exception", r"(?s)in __getitem__.*KeyError: 'case_013 has no label'"),
         ("hang", r"DataLoader timed out after 1"),
     ],
