@@ -153,7 +153,7 @@ def test_a_folder_that_holds_a_run_is_not_mixed_with_another(quick: Callable[...
         quick("--epochs", "1")
 
 
-def test_options_reach_the_configuration(example: ModuleType) -> None:
+def test_options_reach_the_configuration(example: ModuleType, tmp_path: Path) -> None:
     def config(*arguments: str) -> object:
         return example.chosen(example.parse(list(arguments))).config
 
@@ -172,7 +172,8 @@ def test_options_reach_the_configuration(example: ModuleType) -> None:
         "auto",
     )
     assert (large.patience, large.checkpoint.metric, large.checkpoint.mode) == (30, "dice", "max")
-    tuned = config("--config", "fine_tuning", "--pretrained", "w.pt")
+    (tmp_path / "w.pt").touch()
+    tuned = config("--config", "fine_tuning", "--pretrained", str(tmp_path / "w.pt"))
     assert (tuned.epochs, tuned.optim.lr) == (100, 1e-4)
 
 
