@@ -159,7 +159,7 @@ def main() -> None:
             results[name] = found
             kept = {key: results[key] for key in sorted(results)}
             RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(page(results), encoding="utf-8")
+    PAGE.write_text(page({key: results[key] for key in sorted(results)}), encoding="utf-8")
     print(f"wrote {PAGE}")
 
 
