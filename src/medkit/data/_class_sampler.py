@@ -10,6 +10,7 @@ from torch import Tensor
 from medkit._core import check
 
 from ._any_case import AnyCase, row_of
+from ._case_rules import case_rules, label_of
 from ._patch_place import VoxelTable, place, voxel_in_row
 from ._patch_samplers import PatchDraw
 
@@ -81,20 +82,18 @@ class ClassBalancedPatchSampler:
             Traceback (most recent call last):
             ValueError: classes must be in every case, ...; got none in 'scan 7'
         """
-        draws: list[_ByClass] = []
-        empty: list[str] = []
-        for case in cases:
-            if case.label is None:
-                raise check.fail("label", "in every case", f"none in {case.id!r}")
-            label = case.label.data
-            draw = _ByClass(self._present(label), label)
-            draws.append(draw)
-            if not draw.classes:
-                empty.append(repr(case.id))
-        if empty and self.without_classes == "error":
-            rule = "in every case, or without_classes='uniform'"
-            raise check.fail("classes", rule, f"none in {', '.join(empty)}")
-        return draws
+
+        def rule_of(case: AnyCase) -> _ByClass:
+            label = label_of(case).data
+            return _ByClass(self._present(label), label)
+
+        return case_rules(
+            cases,
+            rule_of,
+            name="classes",
+            rule="in every case, or without_classes='uniform'",
+            without=self.without_classes,
+        )
 
     def _present(self, label: Tensor) -> dict[int, float]:
         """Ratios of the classes that a label has."""
@@ -111,6 +110,7 @@ class _ByClass:
         self, ratios: Mapping[int, float], label: Integer[Tensor, "1 depth height width"]
     ) -> None:
         self.classes = list(ratios)
+        self.total = len(self.classes)
         shares = np.array(list(ratios.values()), dtype=float)
         self._ends = np.cumsum(shares / shares.sum()) if self.classes else shares
         self._tables = [VoxelTable(plane == c for plane in label[0]) for c in self.classes]

@@ -11,6 +11,7 @@ from torch import Tensor
 from medkit._core import check
 
 from ._any_case import AnyCase, row_of
+from ._case_rules import case_rules, label_of
 from ._lazy_volume import LazyVolume
 from ._patch_place import VoxelTable, comparable, place, voxel_in_row
 from ._volume import Volume
@@ -136,19 +137,13 @@ class ForegroundPatchSampler:
             Traceback (most recent call last):
             ValueError: foreground must be in every case, ...; got none in 'scan 7'
         """
-        draws: list[_Foreground] = []
-        empty: list[str] = []
-        for case in cases:
-            if case.label is None:
-                raise check.fail("label", "in every case", f"none in {case.id!r}")
-            draw = _Foreground(self, case.label.data)
-            draws.append(draw)
-            if not draw.total:
-                empty.append(repr(case.id))
-        if empty and self.without_foreground == "error":
-            rule = "in every case, or without_foreground='uniform'"
-            raise check.fail("foreground", rule, f"none in {', '.join(empty)}")
-        return draws
+        return case_rules(
+            cases,
+            lambda case: _Foreground(self, label_of(case).data),
+            name="foreground",
+            rule="in every case, or without_foreground='uniform'",
+            without=self.without_foreground,
+        )
 
     def mask(self, label: Tensor) -> Tensor:
         """Where a label counts as foreground.

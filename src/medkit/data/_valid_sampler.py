@@ -7,6 +7,7 @@ import numpy as np
 from medkit._core import check
 
 from ._any_case import AnyCase, part_of
+from ._case_rules import label_of
 from ._lazy_volume import LazyVolume
 from ._patch_samplers import PatchDraw, PatchSampler, UniformPatchSampler
 from ._volume import Volume
@@ -81,7 +82,7 @@ class ValidPatchSampler:
 
         def looked_at() -> Iterable[AnyCase]:
             for case in cases:
-                if not bool((_label(case).data != self.ignore_index).any()):
+                if not bool((label_of(case).data != self.ignore_index).any()):
                     unknown.append(repr(case.id))
                 yield case
 
@@ -105,7 +106,7 @@ class _Valid:
         best, most = self._draw.start(case, patch_size, generator), -1.0
         for attempt in range(self._sampler.max_attempts):
             start = self._draw.start(case, patch_size, generator) if attempt else best
-            share = self._share(_label(case), start, patch_size)
+            share = self._share(label_of(case), start, patch_size)
             if share > most:
                 best, most = start, share
             if share >= self._sampler.min_valid_ratio:
@@ -120,9 +121,3 @@ class _Valid:
             for a, n, size in zip(start, patch_size, label.spatial_shape, strict=True)
         ]
         return (part_of(label, box) != self._sampler.ignore_index).float().mean().item()
-
-
-def _label(case: AnyCase) -> Volume | LazyVolume:
-    if case.label is None:
-        raise check.fail("label", "in every case", f"none in {case.id!r}")
-    return case.label

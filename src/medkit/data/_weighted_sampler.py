@@ -10,6 +10,7 @@ from torch import Tensor
 from medkit._core import check
 
 from ._any_case import AnyCase, in_memory
+from ._case_rules import case_rules
 from ._dataset import Case
 from ._patch_place import VoxelTable, comparable, place_around, voxel_in_row
 from ._patch_samplers import PatchDraw
@@ -71,17 +72,14 @@ class WeightedPatchSampler:
             Traceback (most recent call last):
             ValueError: weights must be above 0 somewhere, ...; got 0 everywhere in 'scan 7'
         """
-        draws: list[_Weighted] = []
-        empty: list[str] = []
-        for case in cases:
-            draw = _Weighted(_checked(self.weights(in_memory(case)), case))
-            draws.append(draw)
-            if not draw.table.total:
-                empty.append(repr(case.id))
-        if empty and self.without_weight == "error":
-            rule = "above 0 somewhere, or without_weight='uniform'"
-            raise check.fail("weights", rule, f"0 everywhere in {', '.join(empty)}")
-        return draws
+        return case_rules(
+            cases,
+            lambda case: _Weighted(_checked(self.weights(in_memory(case)), case)),
+            name="weights",
+            rule="above 0 somewhere, or without_weight='uniform'",
+            without=self.without_weight,
+            found="0 everywhere",
+        )
 
 
 class _Weighted:
@@ -89,15 +87,16 @@ class _Weighted:
 
     def __init__(self, weights: Shaped[Tensor, "depth height width"]) -> None:
         self._weights = weights
-        self.table = VoxelTable(weights)
+        self._table = VoxelTable(weights)
+        self.total = self._table.total
 
     def start(
         self, case: AnyCase, patch_size: Sequence[int], generator: np.random.Generator
     ) -> tuple[int, ...]:
-        if not self.table.total:
+        if not self.total:
             return place_around(case, patch_size, generator, None)
-        number = generator.random() * self.table.total
-        d, h, before = self.table.row(number)
+        number = generator.random() * self.total
+        d, h, before = self._table.row(number)
         middle = (d, h, voxel_in_row(self._weights[d, h], number - before))
         return place_around(case, patch_size, generator, middle)
 
